@@ -1,0 +1,1 @@
+//! What a BMC can be asked to do, and Redfish with its vendors' quirks

@@ -1,0 +1,1 @@
+//! kubectl-kiban: status, explain, history, validate and probe

@@ -1,0 +1,2 @@
+//! `kubectl kiban`.
+fn main() {}

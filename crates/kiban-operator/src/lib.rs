@@ -1,0 +1,1 @@
+//! The operator of Kiban: watches, applies, leases, executors, ledger, metrics

@@ -1,0 +1,2 @@
+//! The operator's thin binary.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The emulated fleet as a tool of its own.
+fn main() {}
