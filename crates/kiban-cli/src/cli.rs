@@ -1,0 +1,155 @@
+//! What can be typed.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::path::PathBuf;
+
+/// See why each machine of a fleet runs what it runs, what it waits on, and how it came to this.
+///
+/// Run it as `kubectl kiban`. It reads with your own rights and changes nothing: desired state is changed by a commit.
+#[derive(Debug, Parser)]
+#[command(name = "kubectl-kiban", bin_name = "kubectl kiban", version, max_term_width = 100)]
+pub struct Cli {
+    /// Where the cluster is and how to print.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Where the cluster is and how to print.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Kubeconfig file. Default: $KUBECONFIG, else ~/.kube/config.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig to use.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// The fleet: its namespace. Default: the context's.
+    #[arg(short = 'n', long, global = true, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// How to print. JSON and YAML hold the same facts as the table.
+    #[arg(short = 'o', long, global = true, value_name = "FORMAT", default_value = "table")]
+    pub output: Format,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For reading.
+    Table,
+    /// For reading, with everything.
+    Wide,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+    /// Names only, as `kind/name`.
+    Name,
+    /// Comma-separated values, where the answer is a list.
+    Csv,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The fleet at a glance: what is applied, what complies, what moves, what waits and why
+    Status(StatusArgs),
+    /// Why one device is where it is, what it waits on, and what comes next
+    Explain(ExplainArgs),
+    /// How a device came to this, from the ledger; or what the fleet ran on a day
+    History(HistoryArgs),
+    /// Check a folder of fleet YAML offline, every error at once
+    Validate(ValidateArgs),
+    /// Ask one BMC who it is and what firmware it runs
+    Probe(ProbeArgs),
+    /// Print a shell completion script
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Stay, and redraw when something changes. Ctrl-C ends it.
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+/// `explain`
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The device: `device/NAME`, or just its name.
+    #[arg(value_name = "DEVICE")]
+    pub device: String,
+}
+
+/// `history`
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// The device: `device/NAME`, or just its name. Not given: `--at` is needed.
+    #[arg(value_name = "DEVICE", required_unless_present = "at")]
+    pub device: Option<String>,
+    /// What ran at the end of this day (`2026-10-01`) or at this time (`2026-10-01T12:00:00Z`).
+    #[arg(long, value_name = "DATE")]
+    pub at: Option<String>,
+    /// Only devices of this pool (with --at).
+    #[arg(long, value_name = "NAME")]
+    pub pool: Option<String>,
+    /// A ledger repository to read instead of the cluster's: a folder, or an address.
+    #[arg(long, value_name = "REPOSITORY", env = "KIBAN_LEDGER")]
+    pub ledger: Option<String>,
+    /// The ledger's branch.
+    #[arg(long, value_name = "NAME", default_value = "ledger")]
+    pub ledger_branch: String,
+    /// At most this many entries, newest first.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub limit: usize,
+}
+
+/// `validate`
+#[derive(Debug, Args)]
+pub struct ValidateArgs {
+    /// The folder.
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+}
+
+/// `probe`
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    /// The BMC's address. Example: https://10.20.3.41
+    #[arg(value_name = "URL")]
+    pub url: String,
+    /// The account's name.
+    #[arg(short, long, value_name = "NAME", env = "KIBAN_BMC_USERNAME")]
+    pub username: String,
+    /// Read the password from standard input. Otherwise it is taken from $KIBAN_BMC_PASSWORD.
+    #[arg(long)]
+    pub password_stdin: bool,
+    /// Trust certificates that this authority signed (a PEM file).
+    #[arg(long, value_name = "FILE", group = "trust")]
+    pub ca: Option<PathBuf>,
+    /// Trust exactly the certificate with this SHA-256 (64 hex digits).
+    #[arg(long, value_name = "SHA256", group = "trust")]
+    pub fingerprint: Option<String>,
+    /// Trust what is there now, and print its fingerprint to commit.
+    #[arg(long, group = "trust")]
+    pub first_use: bool,
+    /// Print a Device to commit instead: `kubectl kiban probe … --device > devices/NAME.yaml`.
+    #[arg(long)]
+    pub device: bool,
+    /// The Device's name (with --device). Default: the serial number, in lower case.
+    #[arg(long, value_name = "NAME", requires = "device")]
+    pub name: Option<String>,
+    /// The Device's HardwareModel (with --device). Default: made from the model that the BMC reports.
+    #[arg(long, value_name = "NAME", requires = "device")]
+    pub model: Option<String>,
+    /// The Secret with the BMC's account (with --device).
+    #[arg(long, value_name = "NAME", requires = "device", default_value = "bmc")]
+    pub credentials: String,
+}
