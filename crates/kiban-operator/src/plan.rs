@@ -1,0 +1,9 @@
+//! Plans, made and written.
+
+use crate::{context::Context, lease::Tenure};
+
+/// Runs until the tenure ends.
+pub async fn run(context: Context, tenure: Tenure) {
+    let _ = context;
+    tenure.ends.cancelled().await;
+}
