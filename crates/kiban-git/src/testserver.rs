@@ -1,0 +1,1 @@
+//! Real Git servers on loopback, for tests.
