@@ -1,60 +1,89 @@
 //! `Device`: one physical machine with a BMC.
 
-use crate::shared::{ComponentClass, Conditions};
+use crate::shared::{
+    ComponentClass, Conditions, DATE, FINGERPRINT, HTTPS_URL, LINE, NAME, NAME_OR_EMPTY, SERIAL, UUID,
+    observed, written,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::CustomResource;
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One physical machine with a BMC: a server, a storage chassis or a switch.
-#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "kiban.dev",
     version = "v1alpha1",
     kind = "Device",
     namespaced,
+    doc = "One physical machine with a BMC: a server, a storage chassis or a switch. Removing it takes the machine out of Kiban's care and changes nothing on the machine.",
     status = "DeviceStatus",
     derive = "PartialEq",
     shortname = "dev",
     category = "kiban",
     selectable = ".spec.model",
-    selectable = ".spec.pool"
+    selectable = ".spec.pool",
+    printcolumn(name = "Pool", type_ = "string", json_path = ".status.binding.pool", description = "The pool that it is bound to"),
+    printcolumn(name = "Model", type_ = "string", json_path = ".spec.model"),
+    printcolumn(name = "Rack", type_ = "string", json_path = ".spec.location.rack"),
+    printcolumn(name = "Power", type_ = "string", json_path = ".status.power"),
+    printcolumn(name = "Health", type_ = "string", json_path = ".status.health"),
+    printcolumn(name = "Compliant", type_ = "string", json_path = ".status.conditions[?(@.type==\"Compliant\")].status"),
+    printcolumn(name = "Operation", type_ = "string", json_path = ".status.conditions[?(@.type==\"Reconciling\")].reason", description = "What is going on"),
+    printcolumn(name = "Waiting on", type_ = "string", json_path = ".status.waitingOn.message", description = "Why it is not moving", priority = 1),
+    printcolumn(name = "Last outcome", type_ = "string", json_path = ".status.lastOperation.outcome", priority = 1),
+    printcolumn(name = "Held", type_ = "string", json_path = ".status.hold.reason", description = "Why a person must look", priority = 1),
+    printcolumn(name = "Serial", type_ = "string", json_path = ".spec.serial", priority = 1),
+    printcolumn(name = "Fresh", type_ = "string", json_path = ".status.conditions[?(@.type==\"InventoryFresh\")].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", priority = 1),
+    validation = Rule::new("size(self.metadata.name) <= 63")
+        .message("a device's name must have at most 63 characters: it is written to labels"),
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = written)]
 pub struct DeviceSpec {
-    /// What kind of machine it is.
+    /// What kind of machine it is. Default `Server`.
     #[serde(default, rename = "type")]
     pub type_: DeviceType,
-    /// Name of the `HardwareModel` that this device is one of.
+    /// Name of the `HardwareModel` that this device is one of. Example: `r650`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = NAME))]
     pub model: String,
     /// Serial number, as on the machine's label. Compared with what the BMC answers before anything is changed: a BMC
-    /// that answers for another machine stops everything on it.
+    /// that answers for another machine stops everything on it. It may be changed, because a new mainboard brings a new one.
+    /// Quote it if it is all digits. Example: `7XK2M13`.
+    #[schemars(length(min = 2, max = 64), regex(pattern = SERIAL))]
+    #[x_kube(validation = Rule::new(
+        "!(self.lowerAscii() in ['none', 'n/a', 'na', 'not specified', 'unknown', 'default string', 'system serial number', 'to be filled by o.e.m', 'serial', '0123456789', '123456789', '1234567890'])")
+        .message("this is what vendors write where no serial number is: give the one on the machine's label"))]
     pub serial: String,
-    /// UUID of the system, compared in the same way when given.
+    /// UUID of the system, compared in the same way when given. Example: `4c4c4544-0058-4b10-8032-b7c04f4d3133`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 36, max = 36), regex(pattern = UUID))]
+    #[x_kube(validation = Rule::new("!self.matches('^[0-]*$') && !self.matches('^[fF-]*$')")
+        .message("an all-zero or all-f UUID is what vendors write where none is: leave it out"))]
     pub uuid: Option<String>,
     /// How its BMC is reached.
     pub bmc: BmcAccess,
     /// Where it stands. Budgets per failure domain read this.
     #[serde(default)]
     pub location: Location,
-    /// Since when it is owned, and until when.
+    /// Since when it is owned, and until when. Default: not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owned: Option<Ownership>,
-    /// Name of the `HardwarePool` that it serves. Empty: it serves none.
+    /// Name of the `HardwarePool` that it serves. Default empty: it serves none, and nothing is changed on it. Changing it
+    /// moves the device under the other pool's baselines and budget. Example: `hosting-package`.
     #[serde(default)]
+    #[schemars(length(max = 63), regex(pattern = NAME_OR_EMPTY))]
     pub pool: String,
 }
 
-/// What kind of machine a device is.
+/// What kind of machine a device is: `Server`, `Storage` (a storage chassis) or `Switch` (a network switch).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)] // said above: a schema with a text per value is not one that Kubernetes takes
 pub enum DeviceType {
-    /// A server.
     #[default]
     Server,
-    /// A storage chassis.
     Storage,
-    /// A network switch.
     Switch,
 }
 
@@ -62,9 +91,11 @@ pub enum DeviceType {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BmcAccess {
-    /// Base address of the Redfish service, https only. Example: `https://10.20.3.41`.
+    /// Base address of the Redfish service, https only, without an account in it. Example: `https://10.20.3.41`.
+    #[schemars(length(min = 9, max = 256), regex(pattern = HTTPS_URL))]
     pub url: String,
-    /// Name of the Secret, in the same namespace, that holds `username` and `password`.
+    /// Name of the Secret, in the same namespace, that holds `username` and `password`. Example: `bmc-dell`.
+    #[schemars(length(min = 1, max = 253), regex(pattern = NAME))]
     pub credentials: String,
     /// How the BMC's certificate is trusted. Default: by the system's certificate authorities.
     #[serde(default)]
@@ -72,17 +103,23 @@ pub struct BmcAccess {
 }
 
 /// How a BMC's certificate is trusted: at most one of the three.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new(
+    "(has(self.sha256) ? 1 : 0) + (has(self.ca) ? 1 : 0) + (has(self.firstUse) && self.firstUse ? 1 : 0) <= 1")
+    .message("give at most one of sha256, ca and firstUse"))]
 pub struct BmcTls {
-    /// SHA-256 of the certificate (DER), 64 hex digits, with or without colons.
+    /// SHA-256 of the certificate (DER), 64 hex digits, with or without colons. A certificate with another digest stops
+    /// everything on the device. Default: not pinned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 64, max = 95), regex(pattern = FINGERPRINT))]
     pub sha256: Option<String>,
-    /// Name of the Secret, in the same namespace, whose `ca.crt` signs the certificate.
+    /// Name of the Secret, in the same namespace, whose `ca.crt` signs the certificate. Default: the system's authorities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = NAME))]
     pub ca: Option<String>,
     /// Trust the certificate that is seen first, and pin it: an explicit choice. A later change stops everything on the
-    /// device until a person looks.
+    /// device until a person looks. Default false.
     #[serde(default)]
     pub first_use: bool,
 }
@@ -91,32 +128,42 @@ pub struct BmcTls {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Location {
-    /// Site. Example: `tokyo-1`.
+    /// Site. Default: not known. Example: `tokyo-1`.
     #[serde(default)]
+    #[schemars(length(max = 63), regex(pattern = LINE))]
     pub site: String,
-    /// Room.
+    /// Room. Default: not known. Example: `b`.
     #[serde(default)]
+    #[schemars(length(max = 63), regex(pattern = LINE))]
     pub room: String,
-    /// Rack.
+    /// Rack. Devices without one count as one rack of their own, the strictest reading. Example: `b07`.
     #[serde(default)]
+    #[schemars(length(max = 63), regex(pattern = LINE))]
     pub rack: String,
-    /// Lowest rack unit.
+    /// Lowest rack unit that it fills, from 1. Example: `12`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
     pub unit: Option<u16>,
-    /// Power feeds.
+    /// Power feeds, each once. Example: `[pdu-b07-a, pdu-b07-b]`.
     #[serde(default)]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 63), regex(pattern = LINE)),
+        extend("x-kubernetes-list-type" = "set"))]
     pub power: Vec<String>,
 }
 
 /// Since when a device is owned, and until when.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("!has(self.since) || !has(self.leaseEnds) || self.since <= self.leaseEnds")
+    .message("leaseEnds is before since"))]
 pub struct Ownership {
     /// Date of delivery. Example: `2023-04-01`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 10, max = 10), regex(pattern = DATE))]
     pub since: Option<String>,
-    /// End of the lease.
+    /// End of the lease. Example: `2027-03-31`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 10, max = 10), regex(pattern = DATE))]
     pub lease_ends: Option<String>,
 }
 
@@ -124,6 +171,7 @@ pub struct Ownership {
 /// are the planner's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = observed)]
 pub struct DeviceStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default)]

@@ -7,8 +7,13 @@
 //! The kinds are a boundary: nothing decides on them. [`convert`] parses them once into the domain's types, with
 //! errors that name the field. The doc comments on fields are the manual: they are what `kubectl explain` prints.
 
+// `KubeSchema` repeats each struct inside a function, where no `pub` can be reached.
+#![allow(unreachable_pub)]
+
 pub mod baseline;
+pub mod bounds;
 pub mod device;
+pub mod generate;
 pub mod labels;
 pub mod model;
 pub mod operation;

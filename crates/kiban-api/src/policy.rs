@@ -1,33 +1,48 @@
 //! `FleetPolicy`: what holds for the whole fleet. One per namespace, named `fleet`.
 
-use crate::shared::{Amount, ComponentClass, ComponentMatch, Conditions};
-use kube::CustomResource;
+use crate::shared::{
+    Amount, ComponentClass, ComponentMatch, Conditions, DURATION, LINE, VERSION, amount, observed, written,
+};
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What holds for the whole fleet (everything in the namespace). There is one, named `fleet`; without it the defaults hold.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "kiban.dev",
     version = "v1alpha1",
     kind = "FleetPolicy",
     plural = "fleetpolicies",
     namespaced,
+    doc = "What holds for the whole fleet (everything in the namespace): the pause switch, the fleet-wide budget, denied versions, limits on BMC traffic, the prune guard. There is one, named `fleet`; without it the defaults hold.",
     status = "FleetPolicyStatus",
     derive = "PartialEq",
     shortname = "fp",
-    category = "kiban"
+    category = "kiban",
+    printcolumn(name = "Paused", type_ = "boolean", json_path = ".spec.paused"),
+    printcolumn(name = "Max unavailable", type_ = "string", json_path = ".spec.maxUnavailable"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.metadata.name == 'fleet'")
+        .message("a fleet has one FleetPolicy, and its name is fleet"),
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = written)]
 pub struct FleetPolicySpec {
-    /// Stop: nothing new is started anywhere. What is under way is finished. Default false.
+    /// Stop: nothing new is started anywhere. What is under way is finished. Default false. Changing it back resumes
+    /// where things stood.
     #[serde(default)]
     pub paused: bool,
-    /// Most devices of the fleet that may be unavailable at once. Default: no limit beside the pools' own.
+    /// Most devices of the fleet that may be unavailable at once: a count, or a percentage rounded up. Devices that are
+    /// unhealthy, unreachable or held use it up. Default: no limit beside the pools' own. Example: `2%`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "amount")]
     pub max_unavailable: Option<Amount>,
-    /// Versions that are never installed, whatever a baseline says.
+    /// Versions that are never installed, whatever a baseline says. Default: none. What runs already is left alone.
     #[serde(default)]
+    #[schemars(length(max = 128))]
     pub denied_versions: Vec<DeniedVersion>,
     /// Limits on the traffic to BMCs.
     #[serde(default)]
@@ -46,25 +61,34 @@ pub struct DeniedVersion {
     /// Which components of the class. Default: all.
     #[serde(rename = "match", default, skip_serializing_if = "Option::is_none")]
     pub match_: Option<ComponentMatch>,
-    /// The versions.
+    /// The versions, as the BMC reports them. Example: `["1.15.0"]`.
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 64), regex(pattern = VERSION)),
+        extend("x-kubernetes-list-type" = "set"))]
     pub versions: Vec<String>,
-    /// Why, for people.
+    /// Why, for people: it is shown wherever the rule holds something back. Default empty. Example: `bricks port 2, ticket 4711`.
     #[serde(default)]
+    #[schemars(length(max = 256), regex(pattern = LINE))]
     pub reason: String,
 }
 
 /// Limits on the traffic to BMCs. One BMC gets at most one change and two reads at once, always.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("self.maxConcurrentPerSite <= self.maxConcurrent")
+    .message("maxConcurrentPerSite is more than maxConcurrent, so it could never be reached").field_path(".maxConcurrentPerSite"))]
 pub struct BmcTraffic {
     /// Most BMCs that are spoken to at once. Default 64.
     #[serde(default = "default_concurrent")]
+    #[schemars(range(min = 1, max = 4096))]
     pub max_concurrent: u32,
     /// Most BMCs of one site that are spoken to at once. Default 32.
     #[serde(default = "default_concurrent_per_site")]
+    #[schemars(range(min = 1, max = 4096))]
     pub max_concurrent_per_site: u32,
     /// How often a device's inventory is read. Default `10m`. A reading older than three times this is not fresh.
     #[serde(default = "default_read_interval")]
+    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION))]
+    #[x_kube(validation = Rule::new("self != '0s'").message("an interval must be longer than 0s"))]
     pub read_interval: String,
 }
 
@@ -95,6 +119,7 @@ pub struct PruneGuard {
     /// annotation `kiban.dev/confirm-prune: <commit>` on the `FleetRepository`. In percent, default 10. One object may
     /// always be removed.
     #[serde(default = "default_prune_percent")]
+    #[schemars(range(min = 0, max = 100))]
     pub max_percent: u32,
 }
 fn default_prune_percent() -> u32 {
@@ -111,6 +136,7 @@ impl Default for PruneGuard {
 /// How the policy stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = observed)]
 pub struct FleetPolicyStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default)]

@@ -1,36 +1,56 @@
 //! `HardwarePool`: the devices that serve one service.
 
-use crate::shared::{Amount, Conditions};
-use kube::CustomResource;
+use crate::shared::{Amount, Conditions, DURATION, LINE, NAME, amount, observed, written};
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The devices that serve one service, with what that service demands of them.
-#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "kiban.dev",
     version = "v1alpha1",
     kind = "HardwarePool",
     plural = "hardwarepools",
     namespaced,
+    doc = "The devices that serve one service, with what that service demands of them: which baselines they are kept at, how much of them may be disrupted at once, and how a change spreads.",
     status = "HardwarePoolStatus",
     derive = "PartialEq",
     shortname = "pool",
     shortname = "pools",
-    category = "kiban"
+    category = "kiban",
+    printcolumn(name = "Service", type_ = "string", json_path = ".spec.service"),
+    printcolumn(name = "Class", type_ = "string", json_path = ".spec.class"),
+    printcolumn(name = "Role", type_ = "string", json_path = ".spec.role", priority = 1),
+    printcolumn(name = "Bound", type_ = "integer", json_path = ".status.bound", description = "Devices bound"),
+    printcolumn(name = "Compliant", type_ = "string", json_path = ".status.compliantSummary", description = "Devices at their baseline"),
+    printcolumn(name = "Updating", type_ = "integer", json_path = ".status.updating", description = "Devices with an operation under way"),
+    printcolumn(name = "Unavailable", type_ = "string", json_path = ".status.unavailableSummary", description = "Unavailable now, of how many may be"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("size(self.metadata.name) <= 61")
+        .message("a pool's name must have at most 61 characters: its rollouts are named <pool>-<baseline>"),
+    validation = Rule::new("self.spec.baselines.all(b, size(self.metadata.name) + size(b) <= 62)")
+        .message("the names of a pool and a baseline of its must have at most 62 characters together: their rollout is named <pool>-<baseline>"),
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = written)]
 pub struct HardwarePoolSpec {
-    /// The service that the pool serves. Example: `hosting-package`.
+    /// The service that the pool serves, for people. Example: `hosting-package`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = LINE))]
     pub service: String,
-    /// `Public`: lean hardware, open source. `Private`: redundant hardware, certified products.
+    /// `Public`: lean hardware, open source. `Private`: redundant hardware, certified products. Default `Public`.
     #[serde(default)]
     pub class: PoolClass,
-    /// `Staging` mirrors production and is changed first.
+    /// `Staging` mirrors production and is changed first. Default `Production`.
     #[serde(default)]
     pub role: PoolRole,
-    /// Names of the `FirmwareBaseline`s that the pool's devices are kept at; at most one may speak of a model.
+    /// Names of the `FirmwareBaseline`s that the pool's devices are kept at; at most one may speak of a model. Default
+    /// empty: nothing is changed on its devices. Example: `[r650-2026q4, sr630-2026q4]`.
     #[serde(default)]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 61), regex(pattern = NAME)),
+        extend("x-kubernetes-list-type" = "set"))]
     pub baselines: Vec<String>,
     /// How much may be disrupted at once.
     #[serde(default)]
@@ -62,13 +82,16 @@ pub enum PoolRole {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Disruption {
-    /// Most devices of the pool that may be unavailable at once: a count, or a percentage rounded up. Default `1`.
+    /// Most devices of the pool that may be unavailable at once: a count, or a percentage rounded up. Default `1`. `0` and
+    /// `0%` mean that nothing is ever updated. Example: `5%`.
     #[serde(default = "one")]
+    #[schemars(schema_with = "amount")]
     pub max_unavailable: Amount,
-    /// Most devices of the pool that may be unavailable at once in one failure domain. Default `1`.
+    /// Most devices of the pool that may be unavailable at once in one failure domain. Default `1`. Example: `2`.
     #[serde(default = "one_u32")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub max_per_domain: u32,
-    /// What a failure domain is. Default `Rack`.
+    /// What a failure domain is, of the devices' `location`. Default `Rack`.
     #[serde(default)]
     pub domain: FailureDomain,
 }
@@ -84,12 +107,20 @@ pub enum FailureDomain {
 }
 
 /// How a change spreads over a pool.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new(
+    "self.waves.filter(w, has(w.percent)).all(w, self.waves.filter(v, has(v.percent) && v.percent == w.percent).size() == 1) && self.waves.filter(w, has(w.percent)).map(w, w.percent).isSorted()")
+    .message("the waves' percents must grow from wave to wave").field_path(".waves"))]
+#[x_kube(validation = Rule::new(
+    "self.waves.filter(w, has(w.devices)).all(w, self.waves.filter(v, has(v.devices) && v.devices == w.devices).size() == 1) && self.waves.filter(w, has(w.devices)).map(w, w.devices).isSorted()")
+    .message("the waves' devices must grow from wave to wave").field_path(".waves"))]
 pub struct RolloutStrategy {
     /// The waves, in order. Each says how far the change has spread when the wave is done, of all devices that the change concerns;
-    /// the last is implied to be 100 %. Default: 1 device, then 10 %, then 100 %, without a soak.
+    /// the last is implied to be 100 %. Default: 1 device, then 10 %, then 100 %, without a soak. Example:
+    /// `[{devices: 1}, {percent: 5, soak: 24h}, {percent: 100}]`.
     #[serde(default = "default_waves")]
+    #[schemars(length(min = 1, max = 20))]
     pub waves: Vec<Wave>,
     /// When the rollout halts. A halt stays until a commit changes the baseline or `retry`.
     #[serde(default)]
@@ -100,17 +131,22 @@ pub struct RolloutStrategy {
 }
 
 /// One wave: how far the change has spread when it is done, and how long it soaks then. Exactly one of `devices` and `percent`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.devices) != has(self.percent)")
+    .message("give exactly one of devices and percent"))]
 pub struct Wave {
-    /// Devices that have the change when the wave is done.
+    /// Devices that have the change when the wave is done. Example: `1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub devices: Option<u32>,
-    /// Percent of the devices concerned that have the change when the wave is done, rounded up.
+    /// Percent of the devices concerned that have the change when the wave is done, rounded up. Example: `25`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
     pub percent: Option<u32>,
     /// How long to wait after the wave before the next one opens. Example: `24h`, `90m`. Default `0s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION))]
     pub soak: Option<String>,
 }
 
@@ -118,8 +154,9 @@ pub struct Wave {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HaltAfter {
-    /// Devices that failed. Default `1`: the first failure halts.
+    /// Devices that failed. Default `1`: the first failure halts. Held devices count as failed.
     #[serde(default = "one_u32")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub failed: u32,
 }
 
@@ -172,6 +209,7 @@ impl Default for HaltAfter {
 /// How a pool stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = observed)]
 pub struct HardwarePoolStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default)]

@@ -1,36 +1,64 @@
 //! `FleetRepository`: where desired state comes from, and where history goes.
 
-use crate::shared::{Conditions, SecretReference};
+use crate::shared::{BRANCH, Conditions, DURATION, LINE, SecretReference, observed, written};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::CustomResource;
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A Git repository that holds the fleet's desired state, and the ledger branch that its history is written to.
-#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "kiban.dev",
     version = "v1alpha1",
     kind = "FleetRepository",
     plural = "fleetrepositories",
     namespaced,
+    doc = "A Git repository that holds the fleet's desired state, and the ledger branch that its history is written to. A commit is applied whole or not at all; its status says which one is, and why a newer one is not.",
     status = "FleetRepositoryStatus",
     derive = "PartialEq",
     shortname = "repo",
-    category = "kiban"
+    category = "kiban",
+    printcolumn(name = "URL", type_ = "string", json_path = ".spec.url", priority = 1),
+    printcolumn(name = "Branch", type_ = "string", json_path = ".spec.branch", priority = 1),
+    printcolumn(name = "Commit", type_ = "string", json_path = ".status.applied.commit", description = "The commit that is applied"),
+    printcolumn(name = "Signer", type_ = "string", json_path = ".status.applied.signer"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message"),
+    printcolumn(name = "Ledger pushed", type_ = "date", json_path = ".status.ledger.pushedAt", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("size(self.metadata.name) <= 63")
+        .message("a repository's name must have at most 63 characters: it is written to labels"),
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = written)]
+#[x_kube(validation = Rule::new("has(self.ledger.url) || self.ledger.branch != self.branch")
+    .message("the ledger must be another branch than the desired state: history is written to it").field_path(".ledger.branch"))]
 pub struct FleetRepositorySpec {
     /// Address: `https://…` or `ssh://…`. (`file://…` only where the operator was started with `--allow-file-repositories`.)
+    /// Example: `ssh://git@git.example/fleet.git`.
+    #[schemars(length(min = 8, max = 512), regex(pattern = r"^[a-z0-9+]+://[!-~]+$"))]
+    #[x_kube(validation = Rule::new("self.startsWith('https://') || self.startsWith('ssh://') || self.startsWith('file:///')")
+        .message("must begin with https://, ssh:// or file:/// (for git@host:path write ssh://git@host/path)"))]
+    #[x_kube(validation = Rule::new("!self.matches('^[a-z+]*://[^/@]*:[^/@]*@') && !self.matches('^https://[^/]*@')")
+        .message("must not carry an account or a password: put them into a Secret and name it in credentials"))]
     pub url: String,
-    /// Branch. Default `main`.
+    /// Branch. Default `main`. Changing it applies the other branch's tip, under the prune guard.
     #[serde(default = "default_branch")]
+    #[schemars(length(min = 1, max = 200), regex(pattern = BRANCH))]
+    #[x_kube(validation = Rule::new("!self.contains('..') && !self.contains('//') && !self.endsWith('/') && !self.endsWith('.') && !self.endsWith('.lock')")
+        .message("is not a name that Git takes for a branch"))]
     pub branch: String,
-    /// Folder in the repository. Default: all of it.
+    /// Folder in the repository. Default: all of it. Example: `fleets/tokyo`.
     #[serde(default)]
+    #[schemars(length(max = 512), regex(pattern = LINE))]
+    #[x_kube(validation = Rule::new("!self.startsWith('/') && !self.contains('\\\\') && !self.split('/').exists(part, part == '..')")
+        .message("must be a folder inside the repository, without a leading / and without .."))]
     pub path: String,
     /// How often to look for a new commit. Default `1m`. A webhook, or the annotation `kiban.dev/reconcile-at`, makes it look at once.
     #[serde(default = "default_interval")]
+    #[schemars(length(min = 2, max = 32), regex(pattern = DURATION))]
+    #[x_kube(validation = Rule::new("self != '0s'").message("an interval must be longer than 0s"))]
     pub interval: String,
     /// Stop looking for new commits. Default false.
     #[serde(default)]
@@ -55,14 +83,22 @@ pub struct Verify {
 }
 
 /// Where history is written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LedgerTarget {
-    /// Another repository. Default: the same.
+    /// Another repository, in the same forms as `spec.url`. Default: the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 512), regex(pattern = r"^[a-z0-9+]+://[!-~]+$"))]
+    #[x_kube(validation = Rule::new("self.startsWith('https://') || self.startsWith('ssh://') || self.startsWith('file:///')")
+        .message("must begin with https://, ssh:// or file:/// (for git@host:path write ssh://git@host/path)"))]
+    #[x_kube(validation = Rule::new("!self.matches('^[a-z+]*://[^/@]*:[^/@]*@') && !self.matches('^https://[^/]*@')")
+        .message("must not carry an account or a password: put them into a Secret and name it in credentials"))]
     pub url: Option<String>,
     /// Branch. Default `ledger`.
     #[serde(default = "default_ledger_branch")]
+    #[schemars(length(min = 1, max = 200), regex(pattern = BRANCH))]
+    #[x_kube(validation = Rule::new("!self.contains('..') && !self.contains('//') && !self.endsWith('/') && !self.endsWith('.') && !self.endsWith('.lock')")
+        .message("is not a name that Git takes for a branch"))]
     pub branch: String,
     /// Secret, as `spec.credentials`. Default: the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,6 +131,7 @@ impl Default for LedgerTarget {
 /// What is applied, and how history is getting out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = observed)]
 pub struct FleetRepositoryStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default)]
@@ -107,6 +144,7 @@ pub struct FleetRepositoryStatus {
     pub refused_commit: Option<String>,
     /// Why it was refused: every error with file, line and field. The first 50.
     #[serde(default)]
+    #[schemars(length(max = 50))]
     pub errors: Vec<SourceError>,
     /// How many errors there are in all.
     #[serde(default)]

@@ -1,35 +1,56 @@
 //! `Rollout`: one baseline's way over one pool. The operator makes them; people read them.
 
-use crate::shared::Conditions;
+use crate::shared::{Conditions, NAME, observed, written};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::CustomResource;
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One baseline's way over one pool. The operator makes it when a baseline of the pool's asks for change, named
 /// `<pool>-<baseline>`, and keeps it afterwards as the record of the last change.
-#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "kiban.dev",
     version = "v1alpha1",
     kind = "Rollout",
     namespaced,
+    doc = "One baseline's way over one pool, wave by wave. The operator makes it; people read it. To resume a halted rollout, commit a change to the baseline, or a larger rollout.retry in the pool.",
     status = "RolloutStatus",
     derive = "PartialEq",
     shortname = "kro",
-    category = "kiban"
+    category = "kiban",
+    selectable = ".spec.pool",
+    selectable = ".spec.baseline",
+    printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool"),
+    printcolumn(name = "Baseline", type_ = "string", json_path = ".spec.baseline"),
+    printcolumn(name = "Wave", type_ = "string", json_path = ".status.waveSummary", description = "Present wave, of how many"),
+    printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress", description = "Devices done, of how many"),
+    printcolumn(name = "Running", type_ = "integer", json_path = ".status.running"),
+    printcolumn(name = "Failed", type_ = "integer", json_path = ".status.failed"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Halted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Halted\")].status"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1),
+    printcolumn(name = "Commit", type_ = "string", json_path = ".status.commit", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.metadata.name == self.spec.pool + '-' + self.spec.baseline")
+        .message("a rollout is named <pool>-<baseline>"),
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = written)]
+#[x_kube(validation = Rule::new("self == oldSelf").message("a rollout's spec never changes"))]
 pub struct RolloutSpec {
-    /// Name of the `HardwarePool`.
+    /// Name of the `HardwarePool`. Example: `hosting-package`.
+    #[schemars(length(min = 1, max = 61), regex(pattern = NAME))]
     pub pool: String,
-    /// Name of the `FirmwareBaseline`.
+    /// Name of the `FirmwareBaseline`. Example: `r650-2026q4`.
+    #[schemars(length(min = 1, max = 61), regex(pattern = NAME))]
     pub baseline: String,
 }
 
 /// How far a rollout is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = observed)]
 pub struct RolloutStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default)]
@@ -91,5 +112,6 @@ pub struct Halt {
     pub message: String,
     /// The devices that failed. The first 20.
     #[serde(default)]
+    #[schemars(length(max = 20))]
     pub devices: Vec<String>,
 }
