@@ -1,6 +1,13 @@
 //! The control plane that every other test stands on: it starts, it is as strict as a real one, it survives what tests do to
 //! it, and it leaves nothing behind.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on stops"
+)]
+
 use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},

@@ -6,6 +6,13 @@
 //!
 //! ARCHITECTURE.md says why. Development dependencies are free, except in `kiban-core`, which stays without I/O even there.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on stops"
+)]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

@@ -92,12 +92,24 @@ impl Cluster {
 
     /// Applies every CRD in a directory and waits until the API server serves them.
     pub async fn apply_crds(&self, dir: &Path) -> Result<()> {
-        let dir = dir.to_string_lossy();
-        self.kubectl(["apply", "--server-side", "--force-conflicts", "-f", &dir])
-            .await?;
-        self.kubectl(["wait", "--for=condition=Established", "--timeout=60s", "-f", &dir])
-            .await
-            .map(drop)
+        let fail = |source| Error::File {
+            action: "read",
+            path: dir.to_path_buf(),
+            source,
+        };
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(dir).map_err(fail)? {
+            let path = entry.map_err(fail)?.path();
+            let manifest = path.extension().is_some_and(|it| it == "yaml" || it == "json");
+            // A kustomization lists its neighbours and is no manifest itself.
+            if manifest && path.file_stem().is_some_and(|stem| stem != "kustomization") {
+                files.push(format!("--filename={}", path.display()));
+            }
+        }
+        let apply = ["apply", "--server-side", "--force-conflicts"].map(str::to_owned);
+        self.kubectl(apply.iter().chain(&files)).await?;
+        let wait = ["wait", "--for=condition=Established", "--timeout=60s"].map(str::to_owned);
+        self.kubectl(wait.iter().chain(&files)).await.map(drop)
     }
 
     /// Makes a namespace whose name begins with `prefix` and is nobody else's.

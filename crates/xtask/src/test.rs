@@ -103,16 +103,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 
     let (cargo_args, test_args) = split(&args.rest);
     say("building the programs and the tests");
-    let programs = workspace::cargo()
-        .args(["build", "--workspace", "--bins"])
+    // One command for both: built apart, the tests' features would compile the dependencies a second time.
+    let built = workspace::cargo()
+        .args(["build", "--workspace", "--bins", "--tests"])
         .status()?;
-    ensure!(programs.success(), "the programs do not build");
-    let tests = workspace::cargo()
-        .arg("test")
-        .args(&cargo_args)
-        .arg("--no-run")
-        .status()?;
-    ensure!(tests.success(), "the tests do not build");
+    ensure!(built.success(), "the programs and tests do not build");
 
     say("starting the control plane that the tests share");
     let cluster = DevCluster::start().await?;
