@@ -1,5 +1,18 @@
 //! The domain and the planner of Kiban: world, plan, versions, waves, budgets and the step machine; pure, without I/O or a clock
 
+pub mod amount;
+pub mod compliance;
 pub mod component;
-pub mod operation;
+pub mod duration;
+pub mod facts;
+pub mod finding;
+pub mod pattern;
+pub mod plan;
+pub mod revision;
+pub mod rollout;
 pub mod version;
+pub mod waiting;
+pub mod world;
+
+pub use plan::{Plan, plan};
+pub use world::World;

@@ -1,0 +1,355 @@
+//! What a device waits on: every refusal of the gate, with the figures that a person needs.
+//!
+//! A value is 16 bytes and copies, since a fleet has a million of them per plan; [`WaitingOn::sentence`] resolves the
+//! names.
+
+use crate::{
+    component::ComponentClass,
+    world::{DeviceId, DomainId, Sym, World},
+};
+use jiff::Timestamp;
+use std::fmt;
+
+/// Why a device does not move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WaitingOn {
+    /// Its pool does not exist.
+    Pool {
+        /// The name that the device gives.
+        pool: Sym,
+    },
+    /// Its model does not exist.
+    Model {
+        /// The name that the device gives.
+        model: Sym,
+    },
+    /// Another device has the same serial number, UUID or BMC address: one of the two is not what it says.
+    Duplicate {
+        /// One such other device.
+        other: DeviceId,
+    },
+    /// No BMC reading yet.
+    NeverRead,
+    /// The BMC answers as a product that the model does not know.
+    WrongModel {
+        /// What the BMC says.
+        reported: Sym,
+    },
+    /// The BMC answers with another serial number or UUID than the device has.
+    WrongMachine,
+    /// Two baselines of the pool speak of the model.
+    BaselineConflict {
+        /// One.
+        first: Sym,
+        /// The other.
+        second: Sym,
+    },
+    /// The fleet is paused.
+    Paused,
+    /// An operation is on it already, for another change.
+    Operation,
+    /// The operation before is over, but not yet in the ledger.
+    Ledger,
+    /// A person must look first.
+    Held {
+        /// The reason that the hold gives.
+        reason: Sym,
+    },
+    /// The BMC does not answer.
+    Unreachable,
+    /// The machine's health is critical.
+    Unhealthy,
+    /// The inventory is older than the policy allows.
+    Stale,
+    /// Several entries of the baseline speak of one component and want different versions of it.
+    Ambiguous {
+        /// Its class.
+        class: ComponentClass,
+        /// Its name.
+        component: Sym,
+    },
+    /// The wanted version is denied, by the baseline itself or by the fleet's policy.
+    Denied {
+        /// Class.
+        class: ComponentClass,
+        /// The version wanted.
+        version: Sym,
+    },
+    /// The baseline gives no image.
+    Image {
+        /// Class.
+        class: ComponentClass,
+        /// The version wanted.
+        version: Sym,
+    },
+    /// The BMC says that it cannot update the component.
+    NotUpdateable {
+        /// Class.
+        class: ComponentClass,
+        /// The component.
+        component: Sym,
+    },
+    /// The wanted version is below the lowest one that the BMC accepts.
+    LowestSupported {
+        /// Class.
+        class: ComponentClass,
+        /// The version wanted.
+        version: Sym,
+        /// The lowest accepted.
+        lowest: Sym,
+    },
+    /// The device has no such component.
+    ComponentNotFound {
+        /// Class.
+        class: ComponentClass,
+    },
+    /// The BMC does not say which version the component runs.
+    VersionUnknown {
+        /// Class.
+        class: ComponentClass,
+        /// The component.
+        component: Sym,
+    },
+    /// It runs a newer version than wanted, and the baseline does not allow the way back.
+    Downgrade {
+        /// Class.
+        class: ComponentClass,
+        /// What runs.
+        is: Sym,
+        /// What is wanted.
+        wanted: Sym,
+    },
+    /// It failed in this revision; only a commit tries again.
+    Failed,
+    /// It reached the baseline in this revision and soon after read differently; only a commit tries again.
+    Reverted,
+    /// Its rollout halted.
+    Halted {
+        /// Devices that failed.
+        failed: u32,
+        /// Failures that halt.
+        limit: u32,
+    },
+    /// The wave before soaks.
+    Soak {
+        /// The wave that is done.
+        wave: u32,
+        /// When the next one opens, in seconds since 1970.
+        until_s: i64,
+    },
+    /// Its wave is not open.
+    Wave {
+        /// Present wave.
+        wave: u32,
+        /// Waves in all.
+        waves: u32,
+        /// Devices that the present wave reaches.
+        reach: u32,
+    },
+    /// The pool's budget is used up.
+    Budget {
+        /// Pool.
+        pool: Sym,
+        /// Unavailable now, granted operations included.
+        unavailable: u32,
+        /// Allowed.
+        allowed: u32,
+    },
+    /// The budget of its failure domain is used up.
+    Domain {
+        /// The domain.
+        domain: DomainId,
+        /// Unavailable now, granted operations included.
+        unavailable: u32,
+        /// Allowed.
+        allowed: u32,
+    },
+    /// The fleet's budget is used up.
+    FleetBudget {
+        /// Unavailable now, granted operations included.
+        unavailable: u32,
+        /// Allowed.
+        allowed: u32,
+    },
+}
+
+impl WaitingOn {
+    /// The reason in CamelCase, for `status.waitingOn.reason`, metric labels and conditions.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Pool { .. } => "PoolNotFound",
+            Self::Model { .. } => "ModelNotFound",
+            Self::Duplicate { .. } => "Duplicate",
+            Self::NeverRead => "NeverRead",
+            Self::WrongModel { .. } => "WrongModel",
+            Self::WrongMachine => "WrongMachine",
+            Self::BaselineConflict { .. } => "BaselineConflict",
+            Self::Paused => "Paused",
+            Self::Operation => "Operation",
+            Self::Ledger => "Ledger",
+            Self::Held { .. } => "Held",
+            Self::Unreachable => "Unreachable",
+            Self::Unhealthy => "Unhealthy",
+            Self::Stale => "Stale",
+            Self::Ambiguous { .. } => "Ambiguous",
+            Self::Denied { .. } => "Denied",
+            Self::Image { .. } => "Image",
+            Self::NotUpdateable { .. } => "NotUpdateable",
+            Self::LowestSupported { .. } => "LowestSupported",
+            Self::ComponentNotFound { .. } => "ComponentNotFound",
+            Self::VersionUnknown { .. } => "VersionUnknown",
+            Self::Downgrade { .. } => "Downgrade",
+            Self::Failed => "Failed",
+            Self::Reverted => "Reverted",
+            Self::Halted { .. } => "Halted",
+            Self::Soak { .. } => "Soak",
+            Self::Wave { .. } => "Wave",
+            Self::Budget { .. } => "Budget",
+            Self::Domain { .. } => "Domain",
+            Self::FleetBudget { .. } => "FleetBudget",
+        }
+    }
+
+    /// Whether it passes by itself, as the rollout goes on; else somebody must do something.
+    #[must_use]
+    pub fn passes_by_itself(self) -> bool {
+        matches!(
+            self,
+            Self::NeverRead
+                | Self::Operation
+                | Self::Ledger
+                | Self::Stale
+                | Self::Soak { .. }
+                | Self::Wave { .. }
+                | Self::Budget { .. }
+                | Self::Domain { .. }
+                | Self::FleetBudget { .. }
+        )
+    }
+
+    /// The sentence for people, with names and figures.
+    #[must_use]
+    pub fn sentence(self, world: &World) -> Sentence<'_> {
+        Sentence { waiting: self, world }
+    }
+}
+
+/// A [`WaitingOn`] as a sentence.
+#[derive(Clone, Copy, Debug)]
+pub struct Sentence<'a> {
+    waiting: WaitingOn,
+    world: &'a World,
+}
+
+impl fmt::Display for Sentence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |sym: Sym| self.world.text(sym);
+        match self.waiting {
+            WaitingOn::Pool { pool } => write!(f, "the HardwarePool {:?} does not exist", text(pool)),
+            WaitingOn::Model { model } => write!(f, "the HardwareModel {:?} does not exist", text(model)),
+            WaitingOn::Duplicate { other } => write!(
+                f,
+                "device {} has the same serial number, UUID or BMC address: correct one of the two",
+                self.world.name(other)
+            ),
+            WaitingOn::NeverRead => f.write_str("its BMC has not been read yet"),
+            WaitingOn::WrongModel { reported } => write!(
+                f,
+                "its BMC reports the model {:?}, which no pattern in reportedAs of its HardwareModel takes",
+                text(reported)
+            ),
+            WaitingOn::WrongMachine => {
+                f.write_str("its BMC answers with another serial number or UUID: check the address and the cabling")
+            }
+            WaitingOn::BaselineConflict { first, second } => write!(
+                f,
+                "the baselines {} and {} of its pool both speak of its model: leave one",
+                text(first),
+                text(second)
+            ),
+            WaitingOn::Paused => f.write_str("the fleet is paused (FleetPolicy spec.paused)"),
+            WaitingOn::Operation => f.write_str("an operation for an earlier change is on it"),
+            WaitingOn::Ledger => f.write_str("the operation before is over, its outcome is on its way to the ledger"),
+            WaitingOn::Held { reason } => {
+                write!(f, "it is held ({}): a person must look and release it", text(reason))
+            }
+            WaitingOn::Unreachable => f.write_str("its BMC does not answer"),
+            WaitingOn::Unhealthy => f.write_str("its health is Critical: it is repaired before it is updated"),
+            WaitingOn::Stale => f.write_str("its inventory is too old to decide on, and is to be read again"),
+            WaitingOn::Ambiguous { class, component } => write!(
+                f,
+                "several entries of the baseline speak of the {class} {} and want different versions",
+                text(component)
+            ),
+            WaitingOn::Denied { class, version } => {
+                write!(f, "{class} {} is wanted but denied by the baseline or the FleetPolicy", text(version))
+            }
+            WaitingOn::Image { class, version } => {
+                write!(f, "the baseline gives no image for {class} {}", text(version))
+            }
+            WaitingOn::NotUpdateable { class, component } => {
+                write!(f, "its BMC says that it cannot update the {class} {}", text(component))
+            }
+            WaitingOn::LowestSupported { class, version, lowest } => write!(
+                f,
+                "{class} {} is wanted, but its BMC takes nothing below {}",
+                text(version),
+                text(lowest)
+            ),
+            WaitingOn::ComponentNotFound { class } => {
+                write!(f, "its BMC lists no {class}, of which the baseline wants a version")
+            }
+            WaitingOn::VersionUnknown { class, component } => {
+                write!(f, "its BMC does not say which version the {class} {} runs", text(component))
+            }
+            WaitingOn::Downgrade { class, is, wanted } => write!(
+                f,
+                "{class} runs {}, which is newer than the wanted {}; allowDowngrade is not set",
+                text(is),
+                text(wanted)
+            ),
+            WaitingOn::Failed => {
+                f.write_str("it failed in this revision: a commit to the baseline or to rollout.retry tries again")
+            }
+            WaitingOn::Reverted => f.write_str(
+                "it reached the baseline in this revision and then read differently: look, then raise rollout.retry",
+            ),
+            WaitingOn::Halted { failed, limit } => write!(
+                f,
+                "its rollout halted: {failed} failed, {limit} halts; a commit to the baseline or to rollout.retry resumes it"
+            ),
+            WaitingOn::Soak { wave, until_s } => {
+                write!(f, "wave {wave} is done and soaks")?;
+                Timestamp::from_second(until_s).map_or(Ok(()), |until| write!(f, " until {until}"))
+            }
+            WaitingOn::Wave { wave, waves, reach } => {
+                write!(f, "wave {wave} of {waves} is open and reaches {reach} devices: this one comes later")
+            }
+            WaitingOn::Budget { pool, unavailable, allowed } => write!(
+                f,
+                "pool {} allows {allowed} unavailable at a time, and {unavailable} are",
+                text(pool)
+            ),
+            WaitingOn::Domain { domain, unavailable, allowed } => write!(
+                f,
+                "{} allows {allowed} unavailable at a time, and {unavailable} are",
+                self.world.domain(domain)
+            ),
+            WaitingOn::FleetBudget { unavailable, allowed } => {
+                write!(f, "the fleet allows {allowed} unavailable at a time, and {unavailable} are")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_small_and_an_option_of_it_no_larger() {
+        assert_eq!(size_of::<WaitingOn>(), 16);
+        assert_eq!(size_of::<Option<WaitingOn>>(), 16);
+    }
+}

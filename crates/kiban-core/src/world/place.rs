@@ -1,0 +1,180 @@
+//! Where devices stand, as failure domains.
+
+use super::interner::{Interner, Sym};
+use crate::facts::FailureDomain;
+use hashbrown::HashMap;
+use std::fmt;
+
+/// A failure domain, by number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DomainId(pub(crate) u32);
+
+impl DomainId {
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A place, by number: a rack in a room in a site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct PlaceId(u32);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Domain {
+    kind: FailureDomain,
+    site: Sym,
+    room: Sym,
+    rack: Sym,
+}
+
+impl Domain {
+    /// Whether the label is missing that gives a domain of this kind its name.
+    fn is_missing(&self) -> bool {
+        match self.kind {
+            FailureDomain::Rack => self.rack.is_empty(),
+            FailureDomain::Room => self.room.is_empty(),
+            FailureDomain::Site => self.site.is_empty(),
+        }
+    }
+}
+
+/// Every place and every domain that some device has had.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    domains: Vec<Domain>,
+    domain_index: HashMap<Domain, DomainId>,
+    places: Vec<[DomainId; 3]>,
+    place_index: HashMap<[Sym; 3], PlaceId>,
+}
+
+impl Places {
+    pub(crate) fn intern(&mut self, site: &str, room: &str, rack: &str, interner: &mut Interner) -> PlaceId {
+        let [site, room, rack] = [site, room, rack].map(|text| interner.intern(text.trim()));
+        if let Some(&place) = self.place_index.get(&[site, room, rack]) {
+            return place;
+        }
+        let domains = [
+            self.domain(FailureDomain::Rack, site, room, rack),
+            self.domain(FailureDomain::Room, site, room, Sym::EMPTY),
+            self.domain(FailureDomain::Site, site, Sym::EMPTY, Sym::EMPTY),
+        ];
+        let place = PlaceId(u32::try_from(self.places.len()).unwrap_or(u32::MAX));
+        self.places.push(domains);
+        self.place_index.insert([site, room, rack], place);
+        place
+    }
+
+    fn domain(&mut self, kind: FailureDomain, site: Sym, room: Sym, rack: Sym) -> DomainId {
+        let mut domain = Domain {
+            kind,
+            site,
+            room,
+            rack,
+        };
+        if domain.is_missing() {
+            // Devices without the label may stand together for all that is known: they share one domain, wherever
+            // their other labels put them.
+            domain = Domain {
+                kind,
+                site: Sym::EMPTY,
+                room: Sym::EMPTY,
+                rack: Sym::EMPTY,
+            };
+        }
+        let next = DomainId(u32::try_from(self.domains.len()).unwrap_or(u32::MAX));
+        let id = *self.domain_index.entry(domain).or_insert(next);
+        if id == next {
+            self.domains.push(domain);
+        }
+        id
+    }
+
+    /// The domain of a place.
+    pub(crate) fn domain_of(&self, place: PlaceId, kind: FailureDomain) -> DomainId {
+        let at = match kind {
+            FailureDomain::Rack => 0,
+            FailureDomain::Room => 1,
+            FailureDomain::Site => 2,
+        };
+        self.places
+            .get(place.0 as usize)
+            .and_then(|domains| domains.get(at))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Whether it is the shared domain of devices that do not say where they stand.
+    pub(crate) fn is_missing(&self, domain: DomainId) -> bool {
+        self.domains.get(domain.index()).is_none_or(Domain::is_missing)
+    }
+
+    /// One more than the highest domain number.
+    pub(crate) fn domain_count(&self) -> usize {
+        self.domains.len()
+    }
+
+    pub(crate) fn name<'a>(&'a self, id: DomainId, interner: &'a Interner) -> DomainName<'a> {
+        DomainName {
+            domain: self.domains.get(id.index()),
+            interner,
+        }
+    }
+}
+
+/// A failure domain for people: `rack tokyo-1/b/b07`.
+#[derive(Clone, Copy, Debug)]
+pub struct DomainName<'a> {
+    domain: Option<&'a Domain>,
+    interner: &'a Interner,
+}
+
+impl fmt::Display for DomainName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(domain) = self.domain else {
+            return f.write_str("an unknown place");
+        };
+        let kind = domain.kind.as_str();
+        if domain.is_missing() {
+            return write!(f, "the place of the devices without a {kind}");
+        }
+        write!(f, "{kind} ")?;
+        let parts = [domain.site, domain.room, domain.rack];
+        let mut first = true;
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            if !first {
+                f.write_str("/")?;
+            }
+            first = false;
+            f.write_str(self.interner.text(part))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_rack_name_in_two_rooms_is_two_domains_and_no_rack_is_one() {
+        let mut interner = Interner::default();
+        let mut places = Places::default();
+        let a = places.intern("tokyo-1", "a", "b07", &mut interner);
+        let b = places.intern("tokyo-1", "b", "b07", &mut interner);
+        let none_a = places.intern("tokyo-1", "a", "", &mut interner);
+        let none_b = places.intern("osaka-1", "", "", &mut interner);
+        let rack = |place| places.domain_of(place, FailureDomain::Rack);
+        assert_ne!(rack(a), rack(b));
+        assert_eq!(rack(none_a), rack(none_b));
+        assert!(places.is_missing(rack(none_a)) && !places.is_missing(rack(a)));
+        assert_eq!(
+            places.domain_of(a, FailureDomain::Site),
+            places.domain_of(b, FailureDomain::Site)
+        );
+        assert_ne!(
+            places.domain_of(a, FailureDomain::Room),
+            places.domain_of(b, FailureDomain::Room)
+        );
+        assert_eq!(places.name(rack(b), &interner).to_string(), "rack tokyo-1/b/b07");
+    }
+}
