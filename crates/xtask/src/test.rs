@@ -103,11 +103,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 
     let (cargo_args, test_args) = split(&args.rest);
     say("building the programs and the tests");
-    // One command for both: built apart, the tests' features would compile the dependencies a second time.
-    let built = workspace::cargo()
-        .args(["build", "--workspace", "--bins", "--tests"])
-        .status()?;
-    ensure!(built.success(), "the programs and tests do not build");
+    build(&cargo_args)?;
 
     say("starting the control plane that the tests share");
     let cluster = DevCluster::start().await?;
@@ -153,6 +149,34 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Builds what is going to run, before the control plane takes its share of the machine.
+fn build(cargo_args: &[String]) -> Result<()> {
+    let build = |args: &[&str]| -> Result<()> {
+        let built = workspace::cargo()
+            .args(args)
+            .status()
+            .context("failed to run cargo build")?;
+        ensure!(built.success(), "the programs or the tests do not build");
+        Ok(())
+    };
+    if cargo_args.iter().any(|arg| arg == "--workspace") {
+        // One command for both: built apart, the tests' features would compile the dependencies a second time.
+        return build(&["build", "--workspace", "--bins", "--tests"]);
+    }
+    // The end-to-end tests run the programs; a single crate's own tests do not wait for the others'.
+    if cargo_args
+        .iter()
+        .any(|arg| arg.ends_with("kiban-tests") || arg.ends_with("kiban-lab"))
+    {
+        build(&["build", "--workspace", "--bins"])?;
+    }
+    let args: Vec<&str> = ["test", "--no-run"]
+        .into_iter()
+        .chain(cargo_args.iter().map(String::as_str))
+        .collect();
+    build(&args)
 }
 
 fn missing_programs() -> Vec<Lack> {
