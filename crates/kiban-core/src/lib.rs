@@ -6,6 +6,8 @@ pub mod component;
 pub mod duration;
 pub mod facts;
 pub mod finding;
+pub mod history;
+pub mod operation;
 pub mod pattern;
 pub mod plan;
 pub mod revision;
