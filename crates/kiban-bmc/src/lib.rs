@@ -7,6 +7,8 @@
 //! ```
 
 pub mod port;
+pub mod redfish;
 pub mod text;
 
 pub use port::*;
+pub use redfish::{Redfish, RedfishConnector};

@@ -108,7 +108,10 @@ pub struct Credentials {
 impl Credentials {
     /// An account from a name and a password.
     pub fn new(username: impl Into<String>, password: impl Into<String>) -> Self {
-        Self { username: username.into(), password: SecretString::from(password.into()) }
+        Self {
+            username: username.into(),
+            password: SecretString::from(password.into()),
+        }
     }
 }
 
@@ -184,8 +187,11 @@ pub struct Identity {
     pub manufacturer: Option<String>,
     /// The product, for example `PowerEdge R750`.
     pub model: Option<String>,
-    /// The serial number of the chassis. Placeholders such as `Not Specified` are None.
+    /// The serial number that people's records have: the chassis' own, on Dell the service tag. Placeholders such as
+    /// `Not Specified` are None.
     pub serial: Option<String>,
+    /// A second number that labels show, where there is one: Dell's `SerialNumber` beside the service tag.
+    pub second_serial: Option<String>,
     /// The system's UUID, lower case. All-zero is None.
     pub uuid: Option<String>,
     /// The order number; Dell's service tag, HPE's product id.
@@ -210,7 +216,10 @@ impl Identity {
             (Some(_), None) => Some(false),
             (None, _) => None,
         };
-        let serial = same(&expected.serial, &self.serial);
+        let serial = match same(&expected.serial, &self.serial) {
+            Some(false) if plain(&expected.serial) == plain(&self.second_serial) => Some(true),
+            judged => judged,
+        };
         let uuid = match (plain(&expected.uuid), plain(&self.uuid)) {
             (Some(want), Some(have)) => Some(want == have),
             // A BMC that lost its UUID still has its serial; a serial that is gone is not excused.
@@ -543,7 +552,10 @@ impl PendingWork {
     /// Whether it may still change the device.
     #[must_use]
     pub fn open(&self) -> bool {
-        matches!(self.progress.outcome, TaskOutcome::InProgress | TaskOutcome::AwaitingReset)
+        matches!(
+            self.progress.outcome,
+            TaskOutcome::InProgress | TaskOutcome::AwaitingReset
+        )
     }
 }
 
@@ -826,8 +838,14 @@ mod tests {
         assert!(!is(Some("ABD"), Some("1234")).matches(&want(Some("ABC"), Some("1234"))));
         assert!(!is(Some("ABC"), Some("1235")).matches(&want(Some("ABC"), Some("1234"))));
         assert!(!is(None, Some("1234")).matches(&want(Some("ABC"), Some("1234"))));
-        assert!(!is(Some("ABC"), None).matches(&want(None, None)), "nothing expected is nothing matched");
-        assert!(!is(None, Some("0000-0000")).matches(&want(None, Some("0000-0000"))), "zero is no identity");
+        assert!(
+            !is(Some("ABC"), None).matches(&want(None, None)),
+            "nothing expected is nothing matched"
+        );
+        assert!(
+            !is(None, Some("0000-0000")).matches(&want(None, Some("0000-0000"))),
+            "zero is no identity"
+        );
     }
 
     #[test]
