@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 #[schemars(transform = written)]
 #[x_kube(validation = Rule::new(
     "self.components.all(a, self.components.filter(b, a.class == b.class && has(a.match) == has(b.match) && (!has(a.match) || a.match == b.match)).size() == 1)")
-    .message("two components have the same class and match: keep one of them").reason(Reason::FieldValueDuplicate).field_path(".components"))]
+    .message("two components have the same class and match: keep one of them").field_path(".components"))]
 #[x_kube(validation = Rule::new(
     "self.components.all(a, has(a.match) || self.components.filter(b, a.class == b.class).size() == 1)")
     .message("a component without match means all of its class: give each component of that class a match, or keep one").field_path(".components"))]

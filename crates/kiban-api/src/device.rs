@@ -136,7 +136,7 @@ pub struct Location {
     #[serde(default)]
     #[schemars(length(max = 63), regex(pattern = LINE))]
     pub room: String,
-    /// Rack. Devices without one count as one rack of their own, the strictest reading. Example: `b07`.
+    /// Rack. Devices that give none share one failure domain with each other. Example: `b07`.
     #[serde(default)]
     #[schemars(length(max = 63), regex(pattern = LINE))]
     pub rack: String,

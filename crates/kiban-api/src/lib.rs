@@ -12,6 +12,7 @@
 
 pub mod baseline;
 pub mod bounds;
+pub mod convert;
 pub mod device;
 pub mod generate;
 pub mod labels;
