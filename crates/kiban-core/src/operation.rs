@@ -23,7 +23,10 @@ mod machine;
 #[cfg(test)]
 mod tests;
 
-use crate::component::{Component, ComponentClass};
+use crate::{
+    component::{Component, ComponentClass},
+    facts::{Activation, ComponentMatch},
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
@@ -61,17 +64,13 @@ pub struct Update {
     pub unstick: bool,
 }
 
-/// Which components of a device are meant. Patterns: `*` stands for any text, upper and lower case are the same.
+/// Which components of a device are meant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selector {
     /// The class.
     pub class: ComponentClass,
-    /// Pattern for the manufacturer. None: any.
-    pub manufacturer: Option<String>,
-    /// Pattern for the model. None: any.
-    pub model: Option<String>,
-    /// Pattern for the name. None: any.
-    pub name: Option<String>,
+    /// Which of the class.
+    pub matches: ComponentMatch,
 }
 
 impl Selector {
@@ -80,41 +79,21 @@ impl Selector {
     pub fn class(class: ComponentClass) -> Self {
         Self {
             class,
-            manufacturer: None,
-            model: None,
-            name: None,
+            matches: ComponentMatch::default(),
         }
     }
 
     /// Whether the component is meant.
     #[must_use]
     pub fn matches(&self, component: &Component) -> bool {
-        let fits = |pattern: &Option<String>, text: &str| {
-            pattern.as_deref().is_none_or(|pattern| like(pattern, text))
-        };
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
         self.class == component.class
-            && fits(
-                &self.manufacturer,
-                component.manufacturer.as_deref().unwrap_or_default(),
+            && self.matches.covers(
+                &text(&component.manufacturer),
+                &text(&component.model),
+                &component.name,
             )
-            && fits(&self.model, component.model.as_deref().unwrap_or_default())
-            && fits(&self.name, &component.name)
     }
-}
-
-/// What makes a new version run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Activation {
-    /// Nothing: it runs when the update is done.
-    None,
-    /// A restart of the BMC, which most BMCs do by themselves; they are asked only when they did not.
-    BmcReset,
-    /// A reset of the host.
-    HostReset,
-    /// Host off, then on.
-    ColdBoot,
-    /// A removal of AC power.
-    AcCycle,
 }
 
 /// A disruption that a step asks for.
@@ -346,12 +325,16 @@ pub struct State {
     /// When the record was last made durable, and whether it changed since.
     written_at: Timestamp,
     dirty: bool,
+    /// The deadline of the effect that was given last.
+    due: Timestamp,
     /// Until when to wait once the progress is written.
     writing_until: Option<Timestamp>,
     /// The versions that the update's components had at the last reading.
     seen: String,
     /// Whether it is unknown that the BMC ever accepted what the intent speaks of.
     adopted: bool,
+    /// Whether the BMC was restarted to cure the task that is followed.
+    unstuck: bool,
 }
 
 /// One thing to do.
@@ -689,21 +672,4 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
-}
-
-/// Whether a text fits a pattern in which `*` stands for any text; upper and lower case are the same.
-fn like(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.trim().to_lowercase(), text.trim().to_lowercase());
-    let mut pieces = pattern.split('*');
-    let Some(mut rest) = pieces.next().and_then(|first| text.strip_prefix(first)) else {
-        return false;
-    };
-    let Some(last) = pieces.next_back() else {
-        return rest.is_empty();
-    };
-    for piece in pieces {
-        let Some(at) = rest.find(piece) else { return false };
-        rest = rest.get(at + piece.len()..).unwrap_or_default();
-    }
-    rest.len() >= last.len() && rest.ends_with(last)
 }

@@ -1,10 +1,10 @@
 //! The machine itself: what each phase asks for, and what it makes of the answer.
 
 use super::{
-    Activation, Effect, EffectKind, Failure, FailureClass, Intent, Observation, OperationPlan, Outcome,
-    Reading, Reason, Record, Reset, ResetRecord, State, TaskSeen, TaskState, Update, UpdateOutcome,
-    UpdateResult, Work,
+    Effect, EffectKind, Failure, FailureClass, Intent, Observation, OperationPlan, Outcome, Reading, Reason,
+    Record, Reset, ResetRecord, State, TaskSeen, TaskState, Update, UpdateOutcome, UpdateResult, Work,
 };
+use crate::facts::Activation;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, time::Duration};
@@ -135,10 +135,12 @@ impl State {
             since: now,
             silent_since: None,
             written_at: now,
+            due: now,
             dirty: false,
             writing_until: None,
             seen: String::new(),
             adopted: false,
+            unstuck: false,
         }
     }
 
@@ -177,6 +179,30 @@ pub fn advance(
     observation: Observation,
     now: Timestamp,
 ) -> (State, Effect) {
+    excuse(&mut state, plan.timing.retry, now);
+    let (mut state, effect) = step(plan, state, observation, now);
+    state.due = effect.deadline;
+    (state, effect)
+}
+
+/// A process that stood still saw nothing of that time: no limit runs while nobody looks. The limits of the record do, for
+/// they are about calls on their way, and about the operation as a whole.
+fn excuse(state: &mut State, slack: Duration, now: Timestamp) {
+    let late = now.duration_since(state.due);
+    if SignedDuration::try_from(slack).is_ok_and(|slack| late <= slack) {
+        return;
+    }
+    let later = |at: &mut Timestamp| *at = at.checked_add(late).unwrap_or(Timestamp::MAX);
+    later(&mut state.since);
+    state.silent_since.as_mut().map(later);
+    match &mut state.phase {
+        Phase::Follow { moved_at, .. } => later(moved_at),
+        Phase::ReadBack { until, .. } => later(until),
+        _ => {}
+    }
+}
+
+fn step(plan: &OperationPlan, mut state: State, observation: Observation, now: Timestamp) -> (State, Effect) {
     if let Phase::Over(outcome) = &state.phase {
         let effect = finish(plan, outcome.clone(), now);
         return (state, effect);
@@ -645,7 +671,8 @@ fn stuck(
     message: &str,
     percent: Option<u8>,
 ) -> Next {
-    if update.unstick && resets(state, Reset::Bmc) == 0 {
+    // Once; twice if nobody knows whether the first was ever sent.
+    if update.unstick && !state.unstuck && resets(state, Reset::Bmc) < 2 {
         return Next::Go(Phase::Activate {
             kind: Reset::Bmc,
             step: Activate::Record,
@@ -771,7 +798,18 @@ fn work(
             if waiting.filter(ours).is_some() {
                 return activate(plan, update, now);
             }
-            if now < after(state.since, timing.settle) {
+            // Without a task that was seen to vanish, only time tells that the writing is over.
+            let seen = state
+                .record
+                .intent
+                .as_ref()
+                .is_some_and(|intent| intent.task.is_some());
+            let limit = if seen {
+                timing.settle
+            } else {
+                timing.settle.max(timing.stuck)
+            };
+            if now < after(state.since, limit) {
                 state.phase = Phase::Check {
                     ended,
                     message,
@@ -914,7 +952,7 @@ fn verify(
     );
     let activated = resets(state, Reset::Host) + resets(state, Reset::Cold) + resets(state, Reset::Ac) > 0;
     // The host was on, or it would not have been reset: it is not left off.
-    let left_off = by_host && activated && on == Some(false) && resets(state, Reset::PowerOn) == 0;
+    let left_off = by_host && activated && on == Some(false);
     let again = |kind| {
         Next::Go(Phase::Activate {
             kind,
@@ -924,7 +962,16 @@ fn verify(
         })
     };
     if left_off && now >= after(state.since, plan.timing.readback * 2) {
-        return again(Reset::PowerOn);
+        // Turning on what is off disturbs nothing, so a try that a crash swallowed is simply made again.
+        if resets(state, Reset::PowerOn) < 3 {
+            return again(Reset::PowerOn);
+        }
+        if now >= until {
+            return Next::End(Outcome::Failed(
+                Reason::Unhealthy,
+                "the host stays off after the reset, however often it is turned on".to_owned(),
+            ));
+        }
     }
     if versions.wanted && !left_off {
         if good + 1 >= plan.timing.readbacks {
@@ -1016,7 +1063,10 @@ fn reset_answered(
         }
     };
     match unstick {
-        Some(task) => Next::Go(following(task, now)),
+        Some(task) => {
+            state.unstuck = confirmed;
+            Next::Go(following(task, now))
+        }
         None => Next::Go(read_back(plan, confirmed, now)),
     }
 }
@@ -1169,6 +1219,7 @@ fn intend(plan: &OperationPlan, state: &mut State, attempt: u32, now: Timestamp)
     let before = state.record.intent.take();
     let from = before.map_or_else(|| from_versions(update, &state.seen), |intent| intent.from);
     state.adopted = false;
+    state.unstuck = false;
     state.record.started_at.get_or_insert(now);
     state.record.intent = Some(Intent {
         update: state.record.update,
@@ -1328,6 +1379,12 @@ impl Versions {
             text,
         }
     }
+}
+
+/// What the tests ask of [`Versions`].
+#[cfg(test)]
+pub(super) fn wanted_for_test(update: &Update, reading: &Reading) -> bool {
+    Versions::of(update, reading, &update.from).wanted
 }
 
 /// The versions that an update is to leave: those of the plan that were read, else whatever was read that is not wanted.
