@@ -184,13 +184,26 @@ async fn the_store_survives_the_api_server() {
         .await
         .unwrap();
 
-    let audit = std::fs::read_to_string(cluster.audit_log()).unwrap();
-    let created = audit
-        .lines()
-        .filter(|line| line.contains(r#""verb":"create","user""#) && line.contains("worker"));
+    let requests = cluster.requests().unwrap();
+    let created = requests
+        .iter()
+        .filter(|it| it.is_write() && it.resource == "serviceaccounts" && it.code == 201);
+    assert_eq!(
+        created.filter(|it| it.namespace == namespace.name()).count(),
+        1,
+        "{requests:#?}"
+    );
+    let token = requests
+        .iter()
+        .find(|it| it.resource == "serviceaccounts/token")
+        .unwrap();
+    assert_eq!((token.verb.as_str(), token.name.as_str()), ("create", "worker"));
+    let user = format!("system:serviceaccount:{namespace}:worker");
     assert!(
-        created.count() >= 1,
-        "the audit log misses the service account's creation"
+        requests
+            .iter()
+            .any(|it| it.user == user && it.resource == "selfsubjectreviews"),
+        "{requests:#?}"
     );
     cluster.stop().await;
 }

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tokio::{net::TcpStream, sync::Mutex};
 
 use crate::{
-    Cluster, Error, Result, Tools, certificates,
+    Cluster, Error, Request, Result, Tools, audit, certificates,
     client::kubeconfig,
     process::{Server, Watchdog},
 };
@@ -33,7 +33,7 @@ const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// How a control plane is started.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Writes one line of JSON per request to [`DevCluster::audit_log`], so that a bench can count what a client asked.
+    /// Keeps what clients ask, for [`DevCluster::requests`].
     pub audit: bool,
     /// More flags for kube-apiserver.
     pub apiserver_flags: Vec<String>,
@@ -198,9 +198,9 @@ impl DevCluster {
         format!("https://127.0.0.1:{}", self.port)
     }
 
-    /// One line of JSON per request, if asked for in [`Options::audit`].
-    pub fn audit_log(&self) -> PathBuf {
-        self.dir.join("audit.log")
+    /// Every request that the API server has answered, in its order, if asked for in [`Options::audit`].
+    pub fn requests(&self) -> Result<Vec<Request>> {
+        audit::read(&self.dir.join("audit.log"))
     }
 
     /// The programs in use.

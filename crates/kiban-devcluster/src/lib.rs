@@ -16,6 +16,7 @@
 //! - Nothing stays behind. A normal end, a panic, Ctrl-C and even SIGKILL of the owner all close the pipe to a small
 //!   watchdog, which stops the API server, then etcd, and removes their directory.
 
+mod audit;
 mod certificates;
 mod client;
 mod cluster;
@@ -24,6 +25,7 @@ mod process;
 mod shared;
 mod tools;
 
+pub use audit::Request;
 pub use client::{Cluster, Namespace};
 pub use cluster::{DevCluster, Options};
 pub use error::Error;
