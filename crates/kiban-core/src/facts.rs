@@ -243,6 +243,9 @@ pub struct PoolFacts {
     pub halt_after_failed: u32,
     /// Changing it starts a new revision.
     pub retry: u32,
+    /// The commit that last changed it; empty when it did not come from Git.
+    #[serde(default)]
+    pub commit: String,
 }
 
 impl PoolFacts {
@@ -258,6 +261,7 @@ impl PoolFacts {
             waves: Vec::new(),
             halt_after_failed: 1,
             retry: 0,
+            commit: String::new(),
         }
     }
 }

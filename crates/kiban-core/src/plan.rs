@@ -7,13 +7,19 @@
 //! [`plan`] is pure: the same world and the same `now` give the same plan, byte for byte.
 
 use crate::{
+    budget::{FleetBudget, PoolBudget},
     compliance::{Assessment, Compliance},
     component::ComponentClass,
     facts::{Activation, ComponentMatch, Image, RolloutStatus},
     finding::Finding,
+    grant::{self, RolloutGate},
+    revision,
+    rollout::{self, Proposal},
+    survey::{GroupSurvey, Judged, Survey},
     waiting::WaitingOn,
-    world::{DeviceId, World},
+    world::{DeviceId, DomainId, Sym, World},
 };
+use hashbrown::HashMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -198,15 +204,29 @@ pub struct Plan {
     pub findings: Vec<Finding>,
     /// Distinct assessments, which devices share.
     pub(crate) assessments: Vec<Assessment>,
+    pub(crate) judged: Vec<Judged>,
     pub(crate) groups: Vec<Group>,
+    pub(crate) gate: Gate,
     /// By device number.
     pub(crate) verdicts: Vec<Verdict>,
+}
+
+/// The gate as the plan left it, for [`crate::explain`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gate {
+    pub(crate) pools: Vec<PoolBudget>,
+    pub(crate) fleet: FleetBudget,
+    /// By group.
+    pub(crate) rollouts: Vec<RolloutGate>,
 }
 
 /// One baseline on one pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Group {
     pub(crate) pool: String,
+    /// Index of its budget.
+    pub(crate) pool_at: usize,
+    pub(crate) revision: Option<Sym>,
     pub(crate) baseline: String,
     /// Index in [`Plan::rollouts`], where it has one.
     pub(crate) rollout: Option<usize>,
@@ -271,6 +291,307 @@ impl Plan {
 /// Decides. Never fails: what is wrong with the facts is a finding, and what is in doubt waits.
 #[must_use]
 pub fn plan(world: &World, now: Timestamp) -> Plan {
-    let _ = (world, now);
-    Plan::default()
+    let mut survey = Survey::take(world);
+    let proposals = rollout::propose(world, &mut survey, now);
+    let mut order: Vec<usize> = (0..proposals.len()).collect();
+    order.sort_by_key(|&at| proposals.get(at).map(|it| (&it.state.pool, &it.state.baseline)));
+
+    let mut plan = Plan::default();
+    plan.withdraw_stranded(world, &survey);
+    let mut excess = Excess::of(&survey);
+    for &at in &order {
+        let (Some(group), Some(proposal)) = (survey.groups.get(at), proposals.get(at)) else { continue };
+        for review in review(world, group, proposal, &mut excess, &survey) {
+            plan.record(world, &mut survey.verdicts, review);
+        }
+    }
+    for &at in &order {
+        let (Some(group), Some(proposal)) = (survey.groups.get(at), proposals.get(at)) else { continue };
+        let Some(budget) = survey.pool_budgets.get_mut(group.pool as usize) else { continue };
+        let through = group.done + group.failed + group.running;
+        let domain = group.pool_row.facts.domain;
+        let decisions =
+            grant::grant(world, &proposal.gate, &group.candidates, through, domain, budget, &mut survey.fleet);
+        for (device, decision) in decisions {
+            let Some(verdict) = survey.verdicts.get_mut(device.index()) else { continue };
+            match decision {
+                Err(refusal) => verdict.waiting = Some(refusal),
+                Ok(()) => {
+                    verdict.updating = true;
+                    let assessment = survey.assessments.get(verdict.assessment as usize);
+                    plan.operations.extend(assessment.and_then(|assessment| {
+                        new_operation(world, device, group, proposal, assessment)
+                    }));
+                }
+            }
+        }
+    }
+    plan.close(survey, proposals)
+}
+
+impl Plan {
+    /// The plan as JSON, with every device by name: the same plan gives the same text.
+    #[must_use]
+    pub fn to_json(&self, world: &World) -> serde_json::Value {
+        let devices: Vec<serde_json::Value> = self
+            .verdicts(world)
+            .map(|(device, verdict)| {
+                let report = self.compliance(verdict);
+                serde_json::json!({
+                    "name": device.name(),
+                    "bound": verdict.bound,
+                    "updating": verdict.updating,
+                    "compliance": report,
+                    "waitingOn": verdict.waiting.map(|waiting| serde_json::json!({
+                        "reason": waiting.reason(),
+                        "message": waiting.sentence(world).to_string(),
+                    })),
+                })
+            })
+            .collect();
+        serde_json::json!({
+            "operations": self.operations,
+            "rollouts": self.rollouts,
+            "pools": self.pools,
+            "baselines": self.baselines,
+            "adopt": self.adopt,
+            "withdraw": self.withdraw,
+            "nextDue": self.next_due,
+            "findings": self.findings,
+            "devices": devices,
+        })
+    }
+
+    fn withdraw_stranded(&mut self, world: &World, survey: &Survey<'_>) {
+        for operation in &survey.stranded {
+            let facts = &operation.facts;
+            self.withdraw.push(Withdrawal {
+                device: facts.device.clone(),
+                id: facts.id.clone(),
+                reason: if world.id(&facts.device).is_some() { "Superseded" } else { "DeviceGone" },
+            });
+        }
+    }
+
+    fn record(&mut self, world: &World, verdicts: &mut [Verdict], review: Review) {
+        let Some(operation) = world.operation(world.name(review.device)) else { return };
+        let (device, id) = (operation.device.clone(), operation.id.clone());
+        let Some((reason, waiting)) = review.refusal else {
+            let epoch = operation.epoch;
+            self.adopt.push(Adoption { device, id, epoch });
+            return;
+        };
+        self.withdraw.push(Withdrawal { device, id, reason });
+        if let Some(verdict) = verdicts.get_mut(review.device.index()) {
+            verdict.waiting = waiting.or(verdict.waiting);
+        }
+    }
+
+    fn close(mut self, survey: Survey<'_>, proposals: Vec<Proposal>) -> Self {
+        self.next_due = proposals.iter().filter_map(|it| it.state.soak_until).min();
+        self.adopt.sort_by(|one, other| one.device.cmp(&other.device));
+        self.withdraw.sort_by(|one, other| one.device.cmp(&other.device));
+        self.findings = survey.findings;
+        self.findings.sort();
+        self.findings.dedup();
+        self.gate = Gate {
+            pools: survey.pool_budgets,
+            fleet: survey.fleet,
+            rollouts: proposals.iter().map(|it| it.gate).collect(),
+        };
+        let mut rollouts: Vec<(usize, RolloutState)> = Vec::new();
+        for (at, (group, proposal)) in survey.groups.iter().zip(proposals).enumerate() {
+            self.groups.push(Group {
+                pool: group.pool_row.facts.name.clone(),
+                pool_at: group.pool as usize,
+                baseline: group.baseline_row.facts.name.clone(),
+                revision: group.revision_sym,
+                rollout: None,
+            });
+            if proposal.wanted {
+                rollouts.push((at, proposal.state));
+            }
+        }
+        rollouts.sort_by(|(_, one), (_, other)| one.name.cmp(&other.name));
+        for (index, (at, state)) in rollouts.into_iter().enumerate() {
+            if let Some(group) = self.groups.get_mut(at) {
+                group.rollout = Some(index);
+            }
+            self.rollouts.push(state);
+        }
+        self.pools = survey.pool_summaries;
+        self.baselines = survey.baseline_summaries;
+        self.assessments = survey.assessments;
+        self.judged = survey.judged;
+        self.verdicts = survey.verdicts;
+        self
+    }
+}
+
+/// How far the present state is beyond the budgets, to be made good by operations that have not started.
+struct Excess {
+    pools: Vec<u32>,
+    domains: HashMap<(u32, DomainId), u32>,
+    fleet: u32,
+}
+
+impl Excess {
+    fn of(survey: &Survey<'_>) -> Self {
+        let mut domains = HashMap::new();
+        let mut pools = Vec::with_capacity(survey.pool_budgets.len());
+        for (at, budget) in (0_u32..).zip(&survey.pool_budgets) {
+            pools.push(budget.total.used.saturating_sub(budget.total.allowed));
+            for (&domain, &used) in &budget.domains {
+                if used > budget.per_domain {
+                    domains.insert((at, domain), used - budget.per_domain);
+                }
+            }
+        }
+        let fleet = survey.fleet.0.map_or(0, |fleet| fleet.used.saturating_sub(fleet.allowed));
+        Self { pools, domains, fleet }
+    }
+
+    /// What the device's pool is beyond, if anything.
+    fn refusal(&self, pool: u32, domain: DomainId, survey: &Survey<'_>) -> Option<WaitingOn> {
+        let budget = survey.pool_budgets.get(pool as usize)?;
+        if self.pools.get(pool as usize).is_some_and(|&excess| excess > 0) {
+            return Some(WaitingOn::Budget {
+                pool: budget.pool,
+                unavailable: budget.total.used,
+                allowed: budget.total.allowed,
+            });
+        }
+        if self.domains.get(&(pool, domain)).is_some_and(|&excess| excess > 0) {
+            return Some(WaitingOn::Domain {
+                domain,
+                unavailable: budget.domains.get(&domain).copied().unwrap_or(0),
+                allowed: budget.per_domain,
+            });
+        }
+        let fleet = survey.fleet.0.filter(|_| self.fleet > 0)?;
+        Some(WaitingOn::FleetBudget {
+            unavailable: fleet.used,
+            allowed: fleet.allowed,
+        })
+    }
+
+    fn give_back(&mut self, pool: u32, domain: DomainId) {
+        if let Some(excess) = self.pools.get_mut(pool as usize) {
+            *excess = excess.saturating_sub(1);
+        }
+        if let Some(excess) = self.domains.get_mut(&(pool, domain)) {
+            *excess = excess.saturating_sub(1);
+        }
+        self.fleet = self.fleet.saturating_sub(1);
+    }
+}
+
+/// What is to become of an operation that has not started. None in `refusal`: it is still wanted.
+struct Review {
+    device: DeviceId,
+    refusal: Option<(&'static str, Option<WaitingOn>)>,
+}
+
+/// Puts the operations of a rollout that have not started before the gate once more: what may not begin now must not
+/// begin because it was allowed to a minute ago. What is withdrawn goes on using budget in this plan, since an executor
+/// may just be starting it.
+fn review(
+    world: &World,
+    group: &GroupSurvey<'_>,
+    proposal: &Proposal,
+    excess: &mut Excess,
+    survey: &Survey<'_>,
+) -> Vec<Review> {
+    let gate = &proposal.gate;
+    let mine = group.unstarted.iter().filter(|it| !it.superseded).count();
+    let started = group.running.saturating_sub(u32::try_from(mine).unwrap_or(u32::MAX));
+    let mut room = gate.wave.reach.saturating_sub(group.done + group.failed).saturating_sub(started);
+    let rollout = [gate.paused.then_some(WaitingOn::Paused), halted(gate)].into_iter().flatten().next();
+    let mut reviews = Vec::with_capacity(group.unstarted.len());
+    for unstarted in &group.unstarted {
+        let Some(row) = world.device_row(unstarted.device) else { continue };
+        let domain = world.places().domain_of(row.place, group.pool_row.facts.domain);
+        let waiting = |waiting: WaitingOn| (waiting.reason(), Some(waiting));
+        let refusal = if unstarted.superseded {
+            Some(("Superseded", None))
+        } else if !unstarted.needed {
+            Some(("NotNeeded", None))
+        } else if let Some(refusal) = unstarted.refusal.or(rollout) {
+            Some(waiting(refusal))
+        } else if room == 0 {
+            Some(waiting(gate.wave_refusal()))
+        } else {
+            excess.refusal(group.pool, domain, survey).map(waiting)
+        };
+        if refusal.is_none() {
+            room -= 1;
+        } else if !row.is_unavailable() {
+            excess.give_back(group.pool, domain);
+        }
+        reviews.push(Review {
+            device: unstarted.device,
+            refusal,
+        });
+    }
+    reviews
+}
+
+fn halted(gate: &RolloutGate) -> Option<WaitingOn> {
+    gate.halted.map(|(failed, limit)| WaitingOn::Halted { failed, limit })
+}
+
+/// Everything that an operation's spec needs but the epoch.
+fn new_operation(
+    world: &World,
+    device: DeviceId,
+    group: &GroupSurvey<'_>,
+    proposal: &Proposal,
+    assessment: &Assessment,
+) -> Option<NewOperation> {
+    let row = world.device_row(device)?;
+    let readings = world.firmware_rows(row.firmware)?;
+    let rollout = proposal.state.name.clone();
+    let updates = assessment.updates().into_iter().filter_map(|wanted| {
+        let entry = group.baseline_row.facts.components.get(wanted)?;
+        let first = assessment.differences.iter().find(|it| it.wanted == wanted)?;
+        let reading = readings.get(first.component?)?;
+        Some(PlannedUpdate {
+            class: entry.class,
+            matches: entry.matches.clone(),
+            name: world.text(reading.name).to_owned(),
+            from: world.text(reading.version).to_owned(),
+            to: entry.version.clone(),
+            image: entry.image.clone()?,
+            activation: entry.activation.unwrap_or(Activation::of_class(entry.class)),
+        })
+    });
+    Some(NewOperation {
+        device: row.name.to_string(),
+        id: revision::operation_id(&row.name, &rollout, &group.revision, row.last.map_or(0, |last| last.id)),
+        campaign: format!("Rollout/{rollout}"),
+        pool: group.pool_row.facts.name.clone(),
+        revision: group.revision.clone(),
+        commit: proposal.state.status.commit.clone(),
+        wave: proposal.state.status.wave,
+        updates: updates.collect(),
+        rollout,
+    })
+}
+
+impl PoolSummary {
+    pub(crate) fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..Self::default()
+        }
+    }
+}
+
+impl BaselineSummary {
+    pub(crate) fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..Self::default()
+        }
+    }
 }

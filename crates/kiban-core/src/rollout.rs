@@ -1,4 +1,189 @@
-//! Rollouts.
+//! Propose: one rollout per pool and baseline, from what was counted and what was stored.
+//!
+//! A rollout remembers four things that the devices cannot tell: when its revision began, how long its wave has
+//! soaked, that it halted, and which commit it was. All else is counted anew each time, from what each device's last
+//! operation came to.
+
+use crate::{
+    facts::{HaltFacts, RolloutFacts, RolloutStatus},
+    finding::Finding,
+    grant::RolloutGate,
+    plan::RolloutState,
+    survey::{GroupSurvey, Survey},
+    wave::{self, Progress},
+    world::World,
+};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Names of failed devices that a halt lists: enough to begin with, few enough for a status.
 pub const HALT_NAMES: usize = 20;
+
+/// The longest name that the API server takes for an object (DNS subdomain, RFC 1123).
+const NAME_BYTES: usize = 253;
+
+/// Hex digits that tell apart two rollouts which would have one name.
+const NAME_DIGITS: usize = 8;
+
+/// A rollout before the gate.
+#[derive(Clone, Debug)]
+pub(crate) struct Proposal {
+    pub(crate) gate: RolloutGate,
+    pub(crate) state: RolloutState,
+    /// Whether there is, or is to be, an object for it.
+    pub(crate) wanted: bool,
+}
+
+/// The rollouts of all groups, in the order of the groups.
+pub(crate) fn propose(world: &World, survey: &mut Survey<'_>, now: Timestamp) -> Vec<Proposal> {
+    let mut stored: BTreeMap<(&str, &str), &RolloutFacts> = BTreeMap::new();
+    for facts in world.rollouts() {
+        stored.entry((&facts.pool, &facts.baseline)).or_insert(facts);
+    }
+    for facts in world.rollouts() {
+        if !survey.ensure_group(&facts.pool, &facts.baseline) {
+            survey.findings.push(Finding::RolloutOrphaned {
+                rollout: facts.name.clone(),
+            });
+        }
+    }
+    let mut taken: BTreeSet<String> = world.rollouts().map(|facts| facts.name.clone()).collect();
+    let proposals = survey.groups.iter().map(|group| {
+        let (pool, baseline) = (&group.pool_row.facts.name, &group.baseline_row.facts.name);
+        let facts = stored.get(&(pool.as_str(), baseline.as_str())).copied();
+        let name = facts.map_or_else(|| name(pool, baseline, &taken), |facts| facts.name.clone());
+        let proposal = proposal(world, group, facts, name, now);
+        if proposal.wanted {
+            taken.insert(proposal.state.name.clone());
+        }
+        proposal
+    });
+    proposals.collect()
+}
+
+/// `<pool>-<baseline>`; with a digest where that is too long or belongs to another pair (`a-b` and `c`, `a` and `b-c`).
+fn name(pool: &str, baseline: &str, taken: &BTreeSet<String>) -> String {
+    let plain = format!("{pool}-{baseline}");
+    if plain.len() <= NAME_BYTES && !taken.contains(&plain) {
+        return plain;
+    }
+    let digest = crate::revision::of_name(&format!("{pool}\0{baseline}"), NAME_DIGITS);
+    let mut end = plain.len().min(NAME_BYTES - NAME_DIGITS - 1);
+    while !plain.is_char_boundary(end) {
+        end -= 1;
+    }
+    let head = plain.get(..end).unwrap_or_default().trim_end_matches(['-', '.']);
+    format!("{head}-{digest}")
+}
+
+fn proposal(
+    world: &World,
+    group: &GroupSurvey<'_>,
+    facts: Option<&RolloutFacts>,
+    name: String,
+    now: Timestamp,
+) -> Proposal {
+    let pool = &group.pool_row.facts;
+    let old = facts.and_then(|facts| facts.status.as_ref());
+    // Another revision's memory says nothing of this one: its waves, soaks and halt were for another change.
+    let stored = old.filter(|status| status.revision == group.revision);
+    let total = group.done + group.failed + group.running + group.remaining;
+    let through = group.done + group.failed;
+    let wave = wave::wave(&pool.waves, Progress { total, through }, stored, now);
+    let halt = halt(group, stored, now);
+    let complete = group.remaining + group.running + group.failed == 0;
+    let status = RolloutStatus {
+        revision: group.revision.clone(),
+        commit: stored.map_or_else(|| commit(group, old), |status| status.commit.clone()),
+        started_at: stored.and_then(|status| status.started_at).or(Some(now)),
+        total,
+        done: group.done,
+        failed: group.failed,
+        running: group.running,
+        wave: wave.wave,
+        waves: wave.waves,
+        wave_done_at: wave.done_at,
+        completed_at: complete.then(|| stored.and_then(|status| status.completed_at).unwrap_or(now)),
+        halt,
+    };
+    let gate = RolloutGate {
+        paused: world.policy().paused,
+        halted: status.halt.is_some().then_some((group.failed, limit(group))),
+        room: wave.reach.saturating_sub(through).saturating_sub(group.running),
+        wave,
+    };
+    let state = RolloutState {
+        name,
+        pool: pool.name.clone(),
+        baseline: group.baseline_row.facts.name.clone(),
+        remaining: group.remaining,
+        soak_until: wave.soak_until,
+        create: facts.is_none(),
+        changed: old != Some(&status),
+        status,
+    };
+    Proposal {
+        gate,
+        wanted: facts.is_some() || !complete,
+        state,
+    }
+}
+
+/// Failures that halt.
+fn limit(group: &GroupSurvey<'_>) -> u32 {
+    group.pool_row.facts.halt_after_failed.max(1)
+}
+
+/// A halt stays as it was written until there is another revision.
+fn halt(group: &GroupSurvey<'_>, stored: Option<&RolloutStatus>, now: Timestamp) -> Option<HaltFacts> {
+    let latched = stored.and_then(|status| status.halt.clone());
+    let limit = limit(group);
+    latched.or_else(|| {
+        (group.failed >= limit).then(|| {
+            let devices: Vec<String> = group.failed_names.iter().take(HALT_NAMES).map(|name| (*name).to_owned()).collect();
+            let named = if group.failed_names.len() > HALT_NAMES { ", …" } else { "" };
+            HaltFacts {
+                at: now,
+                message: format!(
+                    "{} failed ({}{named}), haltAfter.failed is {limit}: look at them, then commit a change of the baseline or of the pool's rollout.retry",
+                    group.failed,
+                    devices.join(", ")
+                ),
+                devices,
+            }
+        })
+    })
+}
+
+/// The commit that brought a revision: the baseline's, unless the revision before came from the same one; then it was the
+/// pool's `retry` that changed.
+fn commit(group: &GroupSurvey<'_>, old: Option<&RolloutStatus>) -> String {
+    let baseline = &group.baseline_row.facts.commit;
+    let pool = &group.pool_row.facts.commit;
+    match old {
+        Some(old) if old.commit == *baseline && !pool.is_empty() => pool.clone(),
+        _ => baseline.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_pairs_never_share_a_name() {
+        let mut taken = BTreeSet::new();
+        let one = name("a-b", "c", &taken);
+        assert_eq!(one, "a-b-c");
+        taken.insert(one);
+        let other = name("a", "b-c", &taken);
+        assert!(other.starts_with("a-b-c-") && other.len() == "a-b-c-".len() + NAME_DIGITS, "{other}");
+    }
+
+    #[test]
+    fn a_long_name_is_cut_and_stays_its_own() {
+        let long = "x".repeat(200);
+        let [one, other] = ["y", "z"].map(|last| name(&long, &format!("{}{last}", "b".repeat(199)), &BTreeSet::new()));
+        assert!(one.len() <= NAME_BYTES && one != other);
+    }
+}

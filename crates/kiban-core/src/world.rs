@@ -18,7 +18,7 @@ use crate::facts::{
     BaselineFacts, DeviceFacts, ModelFacts, OperationFacts, Outcome, PolicyFacts, PoolFacts, RolloutFacts,
 };
 pub use device::{Device, DeviceId};
-pub(crate) use device::{DeviceRow, IdentityMatch, LastOperation};
+pub(crate) use device::{DeviceRow, IdentityMatch};
 pub use firmware::FirmwareSet;
 pub(crate) use firmware::{FirmwareRow, FirmwareSets};
 use identity::Identities;

@@ -108,11 +108,6 @@ impl Places {
         self.domains.get(domain.index()).is_none_or(Domain::is_missing)
     }
 
-    /// One more than the highest domain number.
-    pub(crate) fn domain_count(&self) -> usize {
-        self.domains.len()
-    }
-
     pub(crate) fn name<'a>(&'a self, id: DomainId, interner: &'a Interner) -> DomainName<'a> {
         DomainName {
             domain: self.domains.get(id.index()),

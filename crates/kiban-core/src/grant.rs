@@ -1,0 +1,256 @@
+//! Grant: the one gate. Every safety rule is here, and what it refuses it refuses with a [`WaitingOn`].
+//!
+//! ```text
+//!   candidate ──the device's own rules──▶ the rollout's (pause, halt, soak, wave) ──▶ budgets (pool, domain, fleet) ──▶ operation
+//! ```
+//!
+//! The rules that a person must mend come first, so that the reason shown is the one that would still be there after
+//! those that pass by themselves.
+
+use crate::{
+    budget::{FleetBudget, PoolBudget},
+    facts::{FailureDomain, Health, Reach},
+    survey::{Candidate, Judged},
+    waiting::WaitingOn,
+    wave::WaveState,
+    world::{DeviceId, DeviceRow, DomainId, FirmwareSet, IdentityMatch, OperationRow, Sym, World},
+};
+use hashbrown::HashMap;
+
+/// How a device came through the present revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Through {
+    Done,
+    Failed,
+    /// Done, and soon after not as wanted again.
+    Reverted,
+}
+
+/// A device before the gate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subject<'a> {
+    pub(crate) row: &'a DeviceRow,
+    /// None: never read.
+    pub(crate) judged: Option<&'a Judged>,
+    pub(crate) duplicate: Option<DeviceId>,
+    pub(crate) wrong_model: bool,
+    pub(crate) through: Option<Through>,
+    pub(crate) operation: Option<&'a OperationRow>,
+    pub(crate) revision: Option<Sym>,
+}
+
+impl<'a> Subject<'a> {
+    /// The operation on it that has not ended.
+    pub(crate) fn active(&self) -> Option<&'a OperationRow> {
+        self.operation.filter(|operation| !operation.facts.outcome.is_final())
+    }
+
+    pub(crate) fn needs_change(&self) -> bool {
+        self.judged.is_some_and(|judged| judged.needs_change)
+    }
+
+    /// Why nothing may be changed on it now, as far as the device alone tells; the first is what it waits on.
+    pub(crate) fn refusals(&self) -> impl Iterator<Item = WaitingOn> + use<> {
+        let row = self.row;
+        let ended = self.operation.is_some_and(|operation| operation.facts.outcome.is_final());
+        let other = self.active().is_some_and(|operation| Some(operation.revision) != self.revision);
+        [
+            self.duplicate.map(|other| WaitingOn::Duplicate { other }),
+            row.hold.map(|reason| WaitingOn::Held { reason }),
+            (row.identity == IdentityMatch::Other).then_some(WaitingOn::WrongMachine),
+            self.wrong_model.then_some(WaitingOn::WrongModel { reported: row.reported }),
+            (row.reach == Reach::Unreachable).then_some(WaitingOn::Unreachable),
+            self.is_never_read().then_some(WaitingOn::NeverRead),
+            (row.health == Health::Critical).then_some(WaitingOn::Unhealthy),
+            (!row.fresh).then_some(WaitingOn::Stale),
+            self.judged.and_then(|judged| judged.block),
+            other.then_some(WaitingOn::Operation),
+            ended.then_some(WaitingOn::Ledger),
+            (self.through == Some(Through::Failed)).then_some(WaitingOn::Failed),
+            (self.through == Some(Through::Reverted)).then_some(WaitingOn::Reverted),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    fn is_never_read(&self) -> bool {
+        let row = self.row;
+        row.firmware == FirmwareSet::NEVER_READ
+            || row.reach == Reach::NeverRead
+            || row.identity == IdentityMatch::NeverRead
+    }
+
+    /// For a device that needs no change as far as is known: why that is not known better, or is not the whole truth.
+    pub(crate) fn doubt(&self) -> Option<WaitingOn> {
+        let doubts = |waiting: &WaitingOn| {
+            matches!(
+                waiting,
+                WaitingOn::Duplicate { .. }
+                    | WaitingOn::WrongMachine
+                    | WaitingOn::WrongModel { .. }
+                    | WaitingOn::Unreachable
+                    | WaitingOn::NeverRead
+                    | WaitingOn::Stale
+            )
+        };
+        let judged = self.judged;
+        self.refusals()
+            .find(doubts)
+            .or_else(|| judged.and_then(|judged| judged.block.or(judged.downgrade)))
+    }
+}
+
+/// What a rollout lets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RolloutGate {
+    pub(crate) paused: bool,
+    /// Failed, and the limit, when it halted.
+    pub(crate) halted: Option<(u32, u32)>,
+    pub(crate) wave: WaveState,
+    /// How many more the present wave lets begin.
+    pub(crate) room: u32,
+}
+
+impl RolloutGate {
+    /// Why the rollout lets nothing more begin, every reason.
+    pub(crate) fn refusals(&self) -> impl Iterator<Item = WaitingOn> + use<> {
+        let soak = self.wave.soak_until.map(|until| WaitingOn::Soak {
+            wave: self.wave.wave,
+            until_s: until.as_second(),
+        });
+        [
+            self.paused.then_some(WaitingOn::Paused),
+            self.halted.map(|(failed, limit)| WaitingOn::Halted { failed, limit }),
+            (self.room == 0).then_some(soak.unwrap_or(self.wave_refusal())),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    pub(crate) fn wave_refusal(&self) -> WaitingOn {
+        WaitingOn::Wave {
+            wave: self.wave.wave,
+            waves: self.wave.waves,
+            reach: self.wave.reach,
+        }
+    }
+}
+
+/// What came of one candidate.
+pub(crate) type Decision = (DeviceId, Result<(), WaitingOn>);
+
+/// Lets candidates of one rollout through, in the order of [`order`], as far as its wave and the budgets allow; the
+/// budgets are used up on the way.
+pub(crate) fn grant(
+    world: &World,
+    gate: &RolloutGate,
+    candidates: &[Candidate],
+    through: u32,
+    domain_kind: FailureDomain,
+    pool: &mut PoolBudget,
+    fleet: &mut FleetBudget,
+) -> Vec<Decision> {
+    if let Some(refusal) = gate.refusals().next() {
+        return candidates.iter().map(|it| (it.device, Err(refusal))).collect();
+    }
+    let domain_of = |device: DeviceId, kind| {
+        world
+            .device_row(device)
+            .map_or(DomainId::default(), |row| world.places().domain_of(row.place, kind))
+    };
+    let mut room = gate.room;
+    let ordered = order(candidates, through, |device| domain_of(device, FailureDomain::Rack));
+    let decide = |candidate: Candidate| {
+        let device = candidate.device;
+        if room == 0 {
+            return (device, Err(gate.wave_refusal()));
+        }
+        let domain = domain_of(device, domain_kind);
+        match pool.refusal(domain, fleet.0) {
+            // Its place in the wave goes to a device of another domain.
+            Some(refusal @ WaitingOn::Domain { .. }) => (device, Err(refusal)),
+            Some(refusal) => {
+                room -= 1;
+                (device, Err(refusal))
+            }
+            None => {
+                room -= 1;
+                pool.count(Some(domain));
+                fleet.count();
+                (device, Ok(()))
+            }
+        }
+    };
+    ordered.into_iter().map(decide).collect()
+}
+
+/// The order in which candidates (by name) are let through: in rounds over the classes, so that the first few stand
+/// for all of them; within a class in rounds over the racks; then by name.
+///
+/// The class that begins a round moves on with every device that is through, so that a budget of one at a time still
+/// visits every class. Classes and racks are in the order of their first device's name, which does not depend on the
+/// numbers that the world gave them.
+pub(crate) fn order(candidates: &[Candidate], through: u32, rack: impl Fn(DeviceId) -> DomainId) -> Vec<Candidate> {
+    let mut classes: HashMap<u32, u32> = HashMap::new();
+    let mut in_rack: HashMap<(u32, DomainId), u32> = HashMap::new();
+    let mut keyed: Vec<(u32, u32, u32, Candidate)> = Vec::with_capacity(candidates.len());
+    for (at, &candidate) in (0_u32..).zip(candidates) {
+        let next = u32::try_from(classes.len()).unwrap_or(u32::MAX);
+        let class = *classes.entry(candidate.class).or_insert(next);
+        let round = in_rack.entry((class, rack(candidate.device))).or_default();
+        keyed.push((class, *round, at, candidate));
+        *round += 1;
+    }
+    keyed.sort_unstable_by_key(|&(class, round, at, _)| (class, round, at));
+    let count = u32::try_from(classes.len()).unwrap_or(u32::MAX).max(1);
+    let first = through % count;
+    let mut place = 0;
+    let mut present = None;
+    for (class, round, _, _) in &mut keyed {
+        place = if present == Some(*class) { place + 1 } else { 0 };
+        present = Some(*class);
+        // From here on: place within the class, then the class counted from the one whose turn it is.
+        *round = place;
+        *class = (*class + count - first) % count;
+    }
+    keyed.sort_unstable_by_key(|&(class, place, _, _)| (place, class));
+    keyed.into_iter().map(|(_, _, _, candidate)| candidate).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ordered(candidates: &[(u32, u32)], through: u32) -> Vec<usize> {
+        let list: Vec<Candidate> = (0..)
+            .zip(candidates)
+            .map(|(at, &(class, _))| Candidate {
+                device: DeviceId(at),
+                class,
+            })
+            .collect();
+        order(&list, through, |device| DomainId(candidates[device.index()].1))
+            .into_iter()
+            .map(|candidate| candidate.device.index())
+            .collect()
+    }
+
+    #[test]
+    fn the_first_few_stand_for_every_class_then_for_every_rack() {
+        // Class 7 in racks 1, 1, 2; class 3 in rack 1.
+        let candidates = [(7, 1), (7, 1), (7, 2), (3, 1)];
+        assert_eq!(ordered(&candidates, 0), [0, 3, 2, 1]);
+    }
+
+    #[test]
+    fn one_at_a_time_still_visits_every_class() {
+        let candidates = [(7, 1), (7, 1), (3, 1), (3, 1)];
+        assert_eq!(ordered(&candidates, 0)[0], 0);
+        assert_eq!(ordered(&candidates[1..], 1)[0], 1, "the class whose turn it is");
+    }
+
+    #[test]
+    fn the_numbers_of_classes_do_not_matter() {
+        assert_eq!(ordered(&[(1, 1), (2, 1), (1, 2)], 0), ordered(&[(9, 5), (4, 5), (9, 1)], 0));
+    }
+}

@@ -1,0 +1,630 @@
+//! Assess, for all devices: one pass over the world that says how each stands, and adds up what the gate must know.
+//!
+//! Firmware is compared once per distinct pair of firmware vector and baseline, since thousands of devices share one.
+
+use crate::{
+    assess::{Reading, assess_readings},
+    budget::{Budget, FleetBudget, PoolBudget},
+    compliance::{Assessment, Compliance, DifferenceKind},
+    facts::{Outcome, Reach},
+    finding::Finding,
+    grant::{Subject, Through},
+    plan::{BaselineSummary, PoolSummary, Verdict},
+    waiting::WaitingOn,
+    world::{BaselineRow, DeviceId, DeviceRow, FirmwareSet, OperationRow, PoolRow, Sym, World, is_failure},
+};
+use hashbrown::HashMap;
+use std::collections::BTreeMap;
+
+/// How long after an operation a reading that differs again is taken for its undoing (a backup image that came back)
+/// and not for a new fact (a part that was replaced). The first is never tried again by itself.
+const REVERT_WINDOW_S: i64 = 24 * 60 * 60;
+
+/// Names of devices in one finding.
+const FINDING_NAMES: usize = 20;
+
+/// "None" in a table of indices.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// One assessment, with what the gate asks of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Judged {
+    pub(crate) needs_change: bool,
+    pub(crate) compliance: Compliance,
+    pub(crate) block: Option<WaitingOn>,
+    pub(crate) downgrade: Option<WaitingOn>,
+    /// Devices of one class ran the same before: a canary stands for its class.
+    pub(crate) class: u32,
+}
+
+/// A device that could be updated now, were it not for its rollout and the budgets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) device: DeviceId,
+    pub(crate) class: u32,
+}
+
+/// An operation that has not started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unstarted {
+    pub(crate) device: DeviceId,
+    /// Why it should not start, as far as the device alone tells.
+    pub(crate) refusal: Option<WaitingOn>,
+    pub(crate) superseded: bool,
+    pub(crate) needed: bool,
+}
+
+/// One baseline on one pool: what becomes a rollout.
+#[derive(Clone, Debug)]
+pub(crate) struct GroupSurvey<'a> {
+    pub(crate) pool: u32,
+    pub(crate) pool_row: &'a PoolRow,
+    pub(crate) baseline_row: &'a BaselineRow,
+    pub(crate) revision: String,
+    pub(crate) revision_sym: Option<Sym>,
+    pub(crate) done: u32,
+    pub(crate) failed: u32,
+    pub(crate) running: u32,
+    pub(crate) remaining: u32,
+    pub(crate) failed_names: Vec<&'a str>,
+    pub(crate) candidates: Vec<Candidate>,
+    pub(crate) unstarted: Vec<Unstarted>,
+}
+
+/// Which baseline of a pool speaks of a model.
+#[derive(Clone, Copy, Debug)]
+enum Choice {
+    None,
+    Group(u32),
+    Conflict(Sym, Sym),
+}
+
+/// How everything stands.
+pub(crate) struct Survey<'a> {
+    world: &'a World,
+    pools: Vec<&'a PoolRow>,
+    pool_index: Vec<u32>,
+    baselines: Vec<&'a BaselineRow>,
+    baseline_index: Vec<u32>,
+    models: Vec<Option<&'a [String]>>,
+    choices: HashMap<(u32, Sym), Choice>,
+    judged_index: HashMap<(FirmwareSet, Sym, Sym), u32>,
+    classes: HashMap<(Sym, Sym, Vec<(usize, Sym)>), u32>,
+    known_as: HashMap<(Sym, Sym), bool>,
+    pub(crate) duplicates: HashMap<DeviceId, DeviceId>,
+    pub(crate) judged: Vec<Judged>,
+    pub(crate) assessments: Vec<Assessment>,
+    pub(crate) groups: Vec<GroupSurvey<'a>>,
+    pub(crate) pool_budgets: Vec<PoolBudget>,
+    pub(crate) fleet: FleetBudget,
+    pub(crate) verdicts: Vec<Verdict>,
+    pub(crate) pool_summaries: Vec<PoolSummary>,
+    pub(crate) baseline_summaries: Vec<BaselineSummary>,
+    /// Operations that have not started and whose device has no baseline any more, or is gone.
+    pub(crate) stranded: Vec<&'a OperationRow>,
+    pub(crate) findings: Vec<Finding>,
+    fleet_size: u32,
+    fleet_used: u32,
+}
+
+impl<'a> Survey<'a> {
+    pub(crate) fn take(world: &'a World) -> Self {
+        let mut survey = Self::empty(world);
+        survey.find_duplicates();
+        let mut exceptions = Exceptions::default();
+        for id in world.ids() {
+            if let Some(row) = world.device_row(id) {
+                survey.device(id, row, &mut exceptions);
+            }
+        }
+        survey.count_stray_operations();
+        survey.close(exceptions);
+        survey
+    }
+
+    fn empty(world: &'a World) -> Self {
+        let pools: Vec<&PoolRow> = world.pool_rows().collect();
+        let baselines: Vec<&BaselineRow> = world.baseline_rows().collect();
+        let mut models = vec![None; world.texts()];
+        for (sym, facts) in world.model_rows() {
+            if let Some(slot) = models.get_mut(sym.index()) {
+                *slot = Some(facts.reported_as.as_slice());
+            }
+        }
+        let index = |names: &mut dyn Iterator<Item = Sym>| {
+            let mut table = vec![NONE; world.texts()];
+            for (at, sym) in (0_u32..).zip(names) {
+                if let Some(slot) = table.get_mut(sym.index()) {
+                    *slot = at;
+                }
+            }
+            table
+        };
+        let pool_budgets = pools.iter().map(|pool| PoolBudget {
+            pool: pool.name,
+            per_domain: pool.facts.max_per_domain,
+            ..PoolBudget::default()
+        });
+        Self {
+            world,
+            pool_index: index(&mut pools.iter().map(|pool| pool.name)),
+            baseline_index: index(&mut baselines.iter().map(|baseline| baseline.name)),
+            models,
+            choices: HashMap::new(),
+            judged_index: HashMap::new(),
+            classes: HashMap::new(),
+            known_as: HashMap::new(),
+            duplicates: HashMap::new(),
+            judged: Vec::new(),
+            assessments: Vec::new(),
+            groups: Vec::new(),
+            pool_budgets: pool_budgets.collect(),
+            fleet: FleetBudget::default(),
+            verdicts: vec![Verdict::default(); world.slots()],
+            pool_summaries: pools.iter().map(|pool| PoolSummary::named(&pool.facts.name)).collect(),
+            baseline_summaries: baselines.iter().map(|it| BaselineSummary::named(&it.facts.name)).collect(),
+            stranded: Vec::new(),
+            findings: Vec::new(),
+            fleet_size: 0,
+            fleet_used: 0,
+            pools,
+            baselines,
+        }
+    }
+
+    fn find_duplicates(&mut self) {
+        let mut groups = std::collections::BTreeSet::new();
+        for (_, devices) in self.world.shared_identities() {
+            let mut named: Vec<(&str, DeviceId)> = devices.iter().map(|&id| (self.world.name(id), id)).collect();
+            named.sort_unstable();
+            for &(_, id) in &named {
+                if let Some(&(_, other)) = named.iter().find(|(_, other)| *other != id) {
+                    self.duplicates.insert(id, other);
+                }
+            }
+            let names: Vec<String> = named.iter().take(FINDING_NAMES).map(|(name, _)| (*name).to_owned()).collect();
+            groups.insert(names);
+        }
+        self.findings.extend(groups.into_iter().map(|devices| Finding::Duplicate { devices }));
+    }
+
+    fn device(&mut self, id: DeviceId, row: &'a DeviceRow, exceptions: &mut Exceptions) {
+        let operation = if row.operation { self.world.operation_row(&row.name) } else { None };
+        let active = operation.filter(|operation| !operation.facts.outcome.is_final());
+        let mut verdict = Verdict {
+            updating: active.is_some(),
+            ..Verdict::default()
+        };
+        if row.pool.is_empty() {
+            self.fleet_used += u32::from(active.is_some());
+            self.finish(id, verdict, operation, active.is_some());
+            return;
+        }
+        let unavailable = row.is_unavailable() || active.is_some();
+        self.fleet_size += 1;
+        self.fleet_used += u32::from(unavailable);
+        let pool = self.pool_index.get(row.pool.index()).copied().unwrap_or(NONE);
+        let Some(&pool_row) = self.pools.get(pool as usize) else {
+            verdict.waiting = Some(WaitingOn::Pool { pool: row.pool });
+            verdict.compliance = Compliance::Unknown;
+            *exceptions.unknown_pools.entry(row.pool).or_default() += 1;
+            self.finish(id, verdict, operation, active.is_some());
+            return;
+        };
+        verdict.bound = true;
+        let domain = self.world.places().domain_of(row.place, pool_row.facts.domain);
+        if self.world.places().is_missing(domain) {
+            *exceptions.no_domain.entry(pool).or_default() += 1;
+        }
+        if unavailable && let Some(budget) = self.pool_budgets.get_mut(pool as usize) {
+            budget.count(Some(domain));
+        }
+        let stranded = self.firmware(id, row, pool, operation, &mut verdict, exceptions);
+        if let Some(summary) = self.pool_summaries.get_mut(pool as usize) {
+            summary.bound += 1;
+            summary.updating += u32::from(active.is_some());
+            summary.unavailable += u32::from(unavailable);
+            summary.held += u32::from(row.hold.is_some());
+            match verdict.compliance {
+                Compliance::Compliant => summary.compliant += 1,
+                Compliance::NonCompliant => summary.non_compliant += 1,
+                Compliance::Unknown => summary.unknown += 1,
+                Compliance::NoBaseline => {}
+            }
+        }
+        self.finish(id, verdict, operation, stranded);
+    }
+
+    fn finish(&mut self, id: DeviceId, verdict: Verdict, operation: Option<&'a OperationRow>, stranded: bool) {
+        if let Some(slot) = self.verdicts.get_mut(id.index()) {
+            *slot = verdict;
+        }
+        if stranded && let Some(operation) = operation.filter(|it| it.facts.outcome == Outcome::Pending) {
+            self.stranded.push(operation);
+        }
+    }
+
+    /// The part of a device's survey that needs its model and baseline. Returns whether an operation on it is stranded.
+    fn firmware(
+        &mut self,
+        id: DeviceId,
+        row: &'a DeviceRow,
+        pool: u32,
+        operation: Option<&'a OperationRow>,
+        verdict: &mut Verdict,
+        exceptions: &mut Exceptions,
+    ) -> bool {
+        let Some(patterns) = self.models.get(row.model.index()).copied().flatten() else {
+            verdict.compliance = Compliance::Unknown;
+            verdict.waiting = Some(WaitingOn::Model { model: row.model });
+            *exceptions.unknown_models.entry(row.model).or_default() += 1;
+            return true;
+        };
+        let group = match self.choose(pool, row.model) {
+            Choice::None => return true,
+            Choice::Conflict(first, second) => {
+                verdict.compliance = Compliance::Unknown;
+                verdict.waiting = Some(WaitingOn::BaselineConflict { first, second });
+                return true;
+            }
+            Choice::Group(group) => group,
+        };
+        verdict.group = group;
+        let Some(baseline_row) = self.groups.get(group as usize).map(|group| group.baseline_row) else { return true };
+        let baseline = self.baseline_index.get(baseline_row.name.index()).copied().unwrap_or(NONE);
+        let judged_at = self.judge(row, baseline_row);
+        verdict.assessment = judged_at;
+        let world = self.world;
+        let wrong_model = row.identity != crate::world::IdentityMatch::NeverRead && !self.is_known_as(row, patterns);
+        let Some(group) = self.groups.get_mut(group as usize) else { return true };
+        let judged = self.judged.get(judged_at as usize);
+        let through = through(row, operation, world, group.revision_sym, judged.is_some_and(|it| it.needs_change));
+        let subject = Subject {
+            row,
+            judged,
+            duplicate: self.duplicates.get(&id).copied(),
+            wrong_model,
+            through,
+            operation: operation.or_else(|| row.echo.then(|| world.echo(&row.name)).flatten()),
+            revision: group.revision_sym,
+        };
+        verdict.compliance = subject.compliance();
+        if let Some(summary) = self.baseline_summaries.get_mut(baseline as usize) {
+            summary.devices += 1;
+            summary.compliant += u32::from(verdict.compliance == Compliance::Compliant);
+        }
+        group.count(id, &row.name, &subject, verdict);
+        false
+    }
+
+    /// Which baseline of a pool speaks of a model; asked once per pair.
+    fn choose(&mut self, pool: u32, model: Sym) -> Choice {
+        if let Some(&choice) = self.choices.get(&(pool, model)) {
+            return choice;
+        }
+        let mut found: Vec<&'a BaselineRow> = Vec::new();
+        let pool_row = self.pools.get(pool as usize).copied();
+        for name in pool_row.map_or(&[][..], |row| &row.baselines) {
+            let at = self.baseline_index.get(name.index()).copied().unwrap_or(NONE);
+            if let Some(&row) = self.baselines.get(at as usize)
+                && row.models.contains(&model)
+                && found.iter().all(|other| other.name != row.name)
+            {
+                found.push(row);
+            }
+        }
+        found.sort_by_key(|row| &row.facts.name);
+        let choice = match (found.as_slice(), pool_row) {
+            ([one], Some(pool_row)) => Choice::Group(self.group(pool, pool_row, one)),
+            ([first, second, ..], Some(pool_row)) => {
+                self.findings.push(Finding::BaselineConflict {
+                    pool: pool_row.facts.name.clone(),
+                    model: self.world.text(model).to_owned(),
+                    baselines: found.iter().map(|row| row.facts.name.clone()).collect(),
+                });
+                Choice::Conflict(first.name, second.name)
+            }
+            _ => Choice::None,
+        };
+        self.choices.insert((pool, model), choice);
+        choice
+    }
+
+    /// Makes sure that a pool and a baseline that are together have a group, though no device may need it. False: they
+    /// are not together.
+    pub(crate) fn ensure_group(&mut self, pool: &str, baseline: &str) -> bool {
+        let at = self.pools.iter().position(|row| row.facts.name == pool);
+        let Some((at, pool_row)) = at.and_then(|at| Some((at, *self.pools.get(at)?))) else { return false };
+        let Some(&baseline_row) = self.baselines.iter().find(|row| row.facts.name == baseline) else { return false };
+        if !pool_row.baselines.contains(&baseline_row.name) {
+            return false;
+        }
+        self.group(u32::try_from(at).unwrap_or(NONE), pool_row, baseline_row);
+        true
+    }
+
+    fn group(&mut self, pool: u32, pool_row: &'a PoolRow, baseline_row: &'a BaselineRow) -> u32 {
+        let same = |group: &GroupSurvey<'_>| group.pool == pool && group.baseline_row.name == baseline_row.name;
+        // Newest first: a pool's devices come mixed, yet a pool has few baselines.
+        if let Some(at) = self.groups.iter().rposition(same) {
+            return u32::try_from(at).unwrap_or(NONE);
+        }
+        let revision = crate::revision::of(&baseline_row.digest, pool_row.facts.retry);
+        self.groups.push(GroupSurvey {
+            pool,
+            pool_row,
+            baseline_row,
+            revision_sym: self.world.sym(&revision),
+            revision,
+            done: 0,
+            failed: 0,
+            running: 0,
+            remaining: 0,
+            failed_names: Vec::new(),
+            candidates: Vec::new(),
+            unstarted: Vec::new(),
+        });
+        u32::try_from(self.groups.len() - 1).unwrap_or(NONE)
+    }
+
+    /// Whether the model's patterns take what the BMC reports; asked once per pair.
+    fn is_known_as(&mut self, row: &DeviceRow, patterns: &[String]) -> bool {
+        let reported = self.world.text(row.reported);
+        *self
+            .known_as
+            .entry((row.model, row.reported))
+            .or_insert_with(|| patterns.iter().any(|pattern| crate::pattern::matches(pattern, reported)))
+    }
+
+    /// Compares a firmware vector with a baseline, once.
+    fn judge(&mut self, row: &DeviceRow, baseline: &BaselineRow) -> u32 {
+        if let Some(&at) = self.judged_index.get(&(row.firmware, baseline.name, row.model)) {
+            return at;
+        }
+        let Some(rows) = self.world.firmware_rows(row.firmware) else { return NONE };
+        let text = |sym: Sym| self.world.text(sym);
+        let readings: Vec<Reading<'_>> = rows
+            .iter()
+            .map(|row| Reading {
+                class: row.class,
+                name: text(row.name),
+                manufacturer: text(row.manufacturer),
+                model: text(row.model),
+                version: text(row.version),
+                staged: row.staged.map(text),
+                updateable: row.updateable,
+                lowest_supported: row.lowest_supported.map(text),
+            })
+            .collect();
+        let assessment = assess_readings(&readings, &baseline.facts.components, self.world.policy());
+        let mut signature: Vec<(usize, Sym)> = assessment
+            .differences
+            .iter()
+            .filter_map(|it| Some((it.wanted, rows.get(it.component?)?.version)))
+            .collect();
+        signature.sort_unstable();
+        signature.dedup();
+        let next = u32::try_from(self.classes.len()).unwrap_or(NONE);
+        let class = *self.classes.entry((baseline.name, row.model, signature)).or_insert(next);
+        let waiting = |it: &crate::compliance::Difference| waiting_on(it, rows, baseline);
+        self.judged.push(Judged {
+            needs_change: assessment.needs_change(),
+            compliance: assessment.compliance,
+            block: assessment.block().and_then(waiting),
+            downgrade: assessment
+                .differences
+                .iter()
+                .find(|it| it.kind == DifferenceKind::Downgrade)
+                .and_then(waiting),
+            class,
+        });
+        self.assessments.push(assessment);
+        let at = u32::try_from(self.judged.len() - 1).unwrap_or(NONE);
+        self.judged_index.insert((row.firmware, baseline.name, row.model), at);
+        at
+    }
+
+    /// Operations that the pass over devices did not count: their device is gone, or serves another pool by now.
+    fn count_stray_operations(&mut self) {
+        for (device, operation) in self.world.operation_rows() {
+            if operation.facts.outcome.is_final() {
+                continue;
+            }
+            let row = self.world.id(device).and_then(|id| self.world.device_row(id));
+            let counted = row.is_some_and(|row| row.pool == operation.pool);
+            if !counted {
+                let pool = self.pool_index.get(operation.pool.index()).copied().unwrap_or(NONE);
+                let domain = row.zip(self.pools.get(pool as usize)).map(|(row, pool)| {
+                    self.world.places().domain_of(row.place, pool.facts.domain)
+                });
+                if let Some(budget) = self.pool_budgets.get_mut(pool as usize) {
+                    budget.count(domain);
+                }
+                if let Some(summary) = self.pool_summaries.get_mut(pool as usize) {
+                    summary.unavailable += 1;
+                    summary.updating += 1;
+                }
+            }
+            if row.is_none() {
+                self.fleet_used += 1;
+                self.findings.push(Finding::OperationOrphaned {
+                    device: device.to_owned(),
+                });
+                if operation.facts.outcome == Outcome::Pending {
+                    self.stranded.push(operation);
+                }
+            }
+        }
+    }
+
+    /// What is known only when every device was seen: how many there are, and what was out of order.
+    fn close(&mut self, exceptions: Exceptions) {
+        for ((budget, summary), row) in
+            self.pool_budgets.iter_mut().zip(&mut self.pool_summaries).zip(&self.pools)
+        {
+            budget.total.allowed = row.facts.max_unavailable.of(summary.bound);
+            summary.allowed = budget.total.allowed;
+            for name in &row.facts.baselines {
+                let known = self.world.baseline(name).is_some();
+                if !known && !summary.missing_baselines.contains(name) {
+                    summary.missing_baselines.push(name.clone());
+                    self.findings.push(Finding::BaselineNotFound {
+                        pool: row.facts.name.clone(),
+                        baseline: name.clone(),
+                    });
+                }
+            }
+        }
+        self.fleet = FleetBudget(self.world.policy().max_unavailable.map(|amount| Budget {
+            used: self.fleet_used,
+            allowed: amount.of(self.fleet_size),
+        }));
+        for (summary, row) in self.baseline_summaries.iter_mut().zip(&self.baselines) {
+            let missing = row.facts.models.iter().filter(|name| self.world.model(name).is_none());
+            summary.missing_models = missing.cloned().collect();
+        }
+        let text = |sym: Sym| self.world.text(sym).to_owned();
+        for (pool, devices) in exceptions.unknown_pools {
+            self.findings.push(Finding::PoolNotFound {
+                pool: text(pool),
+                devices,
+            });
+        }
+        for (model, devices) in exceptions.unknown_models {
+            self.findings.push(Finding::ModelNotFound {
+                model: text(model),
+                devices,
+            });
+        }
+        for (pool, devices) in exceptions.no_domain {
+            if let Some(row) = self.pools.get(pool as usize) {
+                self.findings.push(Finding::FailureDomainMissing {
+                    pool: row.facts.name.clone(),
+                    domain: row.facts.domain.as_str().to_owned(),
+                    devices,
+                });
+            }
+        }
+    }
+}
+
+/// What is out of order, counted.
+#[derive(Default)]
+struct Exceptions {
+    unknown_pools: BTreeMap<Sym, u32>,
+    unknown_models: BTreeMap<Sym, u32>,
+    no_domain: BTreeMap<u32, u32>,
+}
+
+impl<'a> GroupSurvey<'a> {
+    /// Adds a device to its rollout's figures, and says what it waits on as far as it alone tells.
+    fn count(&mut self, id: DeviceId, name: &'a str, subject: &Subject<'_>, verdict: &mut Verdict) {
+        let needs_change = subject.needs_change();
+        let active = subject.active();
+        let mine = active.is_some_and(|operation| Some(operation.revision) == self.revision_sym);
+        if mine {
+            self.running += 1;
+        } else {
+            match subject.through {
+                Some(Through::Done) => self.done += 1,
+                Some(Through::Failed | Through::Reverted) => {
+                    self.failed += 1;
+                    self.failed_names.push(name);
+                }
+                None => self.remaining += u32::from(needs_change),
+            }
+        }
+        let refusal = if needs_change { subject.refusals().next() } else { subject.doubt() };
+        if let Some(operation) = active.filter(|operation| operation.facts.outcome == Outcome::Pending) {
+            self.unstarted.push(Unstarted {
+                device: id,
+                refusal: subject.refusals().find(|it| *it != WaitingOn::Operation),
+                superseded: Some(operation.revision) != self.revision_sym || operation.pool != self.pool_row.name,
+                needed: needs_change,
+            });
+        }
+        if mine {
+            return;
+        }
+        verdict.waiting = refusal;
+        if needs_change
+            && refusal.is_none()
+            && let Some(judged) = subject.judged
+        {
+            self.candidates.push(Candidate {
+                device: id,
+                class: judged.class,
+            });
+        }
+    }
+}
+
+/// How a device came through the present revision, if it has.
+pub(crate) fn through(
+    row: &DeviceRow,
+    operation: Option<&OperationRow>,
+    world: &World,
+    revision: Option<Sym>,
+    needs_change: bool,
+) -> Option<Through> {
+    let revision = revision?;
+    // An operation that has ended knows more than the device's status, which follows it.
+    let echo = if row.echo { world.echo(&row.name) } else { None };
+    let ended = operation.filter(|it| it.facts.outcome.is_final()).or(echo);
+    if let Some(ended) = ended.filter(|it| it.revision == revision) {
+        let failed = is_failure(ended.facts.outcome);
+        return Some(if failed { Through::Failed } else { Through::Done });
+    }
+    let last = row.last.filter(|last| last.revision == revision)?;
+    if is_failure(last.outcome) {
+        return Some(Through::Failed);
+    }
+    if !needs_change {
+        return Some(Through::Done);
+    }
+    let later = row
+        .changed_s
+        .is_some_and(|changed| changed >= last.finished_s.saturating_add(REVERT_WINDOW_S));
+    if later { None } else { Some(Through::Reverted) }
+}
+
+/// A difference as what a device waits on.
+fn waiting_on(
+    difference: &crate::compliance::Difference,
+    rows: &[crate::world::FirmwareRow],
+    baseline: &BaselineRow,
+) -> Option<WaitingOn> {
+    let class = difference.class;
+    let reading = difference.component.and_then(|at| rows.get(at));
+    let component = reading.map_or(Sym::EMPTY, |row| row.name);
+    let version = baseline.versions.get(difference.wanted).copied().unwrap_or_default();
+    Some(match &difference.kind {
+        DifferenceKind::Update { .. } => return None,
+        DifferenceKind::Denied { .. } => WaitingOn::Denied { class, version },
+        DifferenceKind::NoImage => WaitingOn::Image { class, version },
+        DifferenceKind::NotUpdateable => WaitingOn::NotUpdateable { class, component },
+        DifferenceKind::LowestSupported => WaitingOn::LowestSupported {
+            class,
+            version,
+            lowest: reading.and_then(|row| row.lowest_supported).unwrap_or_default(),
+        },
+        DifferenceKind::Ambiguous => WaitingOn::Ambiguous { class, component },
+        DifferenceKind::VersionUnknown => WaitingOn::VersionUnknown { class, component },
+        DifferenceKind::NotFound => WaitingOn::ComponentNotFound { class },
+        DifferenceKind::Downgrade => WaitingOn::Downgrade {
+            class,
+            is: reading.map_or(Sym::EMPTY, |row| row.version),
+            wanted: version,
+        },
+    })
+}
+
+impl Subject<'_> {
+    /// How the firmware stands, in the light of how well it is known.
+    pub(crate) fn compliance(&self) -> Compliance {
+        match self.judged {
+            Some(judged) if self.row.reach == Reach::Reachable && self.row.fresh => judged.compliance,
+            _ => Compliance::Unknown,
+        }
+    }
+}
