@@ -272,7 +272,7 @@ fn registry(turn: &Turn<'_>) -> Value {
         "@odata.type": "#AttributeRegistry.v1_3_6.AttributeRegistry", "Id": REGISTRY, "Name": "BIOS Attribute Registry",
         "Language": "en", "OwningEntity": turn.machine.model.manufacturer, "RegistryVersion": "1.0.0",
         "SupportedSystems": [{
-            "ProductName": turn.machine.model.name, "SystemId": turn.machine.model.sku,
+            "ProductName": turn.machine.model.name, "SystemId": turn.machine.model.sku.replace(|c: char| !c.is_ascii_alphanumeric(), ""),
             "FirmwareVersion": bios.map(|s| turn.st.slots[s].active.to_string()),
         }],
         "RegistryEntries": {"Attributes": attributes},

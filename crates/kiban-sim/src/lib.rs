@@ -19,6 +19,7 @@ mod clock;
 mod fault;
 mod fleet;
 pub mod image;
+mod mockup;
 mod model;
 mod persona;
 mod record;
@@ -38,6 +39,7 @@ pub use fleet::{
     Certificates, DeviceInfo, FaultHandle, Firmware, Fleet, FleetError, Listen, MachineHandle, MachineState,
     Options, Stats, devices,
 };
+pub use mockup::{Mockup, MockupError};
 pub use model::{Activation, Class, Component, Model, Persona, built_in};
 pub use record::{Entry, Flash, FlashOutcome, Record, Summary, What};
 pub use spec::{ComponentSpec, FleetSpec, MachineSpec, ModelSpec, SpecError, Timing};

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use kiban_sim::{
-    Activation, Certificates, Class, FaultFile, Fleet, FleetSpec, Listen, Options, Persona,
+    Activation, Certificates, Class, FaultFile, Fleet, FleetSpec, Listen, Mockup, Options, Persona,
     image::{self, ImageHeader},
 };
 use std::{
@@ -25,6 +25,8 @@ struct Cli {
 enum Command {
     /// Run a fleet until interrupted.
     Serve(Serve),
+    /// Serve a captured tree (DMTF mockup layout) read-only until interrupted.
+    Mockup(MockupArgs),
     /// Make an emulated firmware image and print its SHA-256.
     Image(ImageArgs),
     /// Print the Device manifests of a fleet, to commit.
@@ -80,6 +82,29 @@ struct Serve {
     /// Record reads too.
     #[arg(long)]
     record_reads: bool,
+}
+
+#[derive(Args)]
+struct MockupArgs {
+    /// The folder that holds redfish/v1/index.json, or its parent.
+    dir: PathBuf,
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// The account.
+    #[arg(long, default_value = "admin")]
+    username: String,
+    /// Its password.
+    #[arg(
+        long,
+        env = "KIBAN_SIM_PASSWORD",
+        default_value = "kiban-sim",
+        hide_env_values = true
+    )]
+    password: String,
+    /// Where to write the certificate authority (PEM).
+    #[arg(long)]
+    ca: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -173,6 +198,7 @@ fn main() -> Result<()> {
         .init();
     match Cli::parse().command {
         Command::Serve(args) => runtime()?.block_on(serve(args)),
+        Command::Mockup(args) => runtime()?.block_on(mockup(args)),
         Command::Image(args) => make_image(args),
         Command::DeviceYaml(args) => say(&device_yaml(&args)?),
     }
@@ -242,6 +268,17 @@ async fn serve(args: Serve) -> Result<()> {
     say(&(text + "\n"))?;
     tokio::signal::ctrl_c().await.context("wait for an interrupt")?;
     fleet.shutdown().await;
+    Ok(())
+}
+
+async fn mockup(args: MockupArgs) -> Result<()> {
+    let mockup = Mockup::serve_on(&args.dir, args.listen, &args.username, &args.password).await?;
+    if let Some(path) = &args.ca {
+        std::fs::write(path, mockup.ca_pem()).with_context(|| format!("write {}", path.display()))?;
+    }
+    say(&format!("{} at {}\n", args.dir.display(), mockup.url()))?;
+    tokio::signal::ctrl_c().await.context("wait for an interrupt")?;
+    mockup.shutdown().await;
     Ok(())
 }
 

@@ -285,6 +285,13 @@ fn client(turn: &mut crate::state::Turn<'_>, headers: &HeaderMap) -> Option<Stri
             .touch(token, turn.t, timeout)
             .map(|id| format!("session {id}"));
     }
+    let (user, password) = credentials(headers)?;
+    (user == turn.shared.options.username && request::password_is(turn, &password))
+        .then(|| format!("basic {user}"))
+}
+
+/// The account of a request under basic authentication.
+pub(crate) fn credentials(headers: &HeaderMap) -> Option<(String, String)> {
     let basic = headers
         .get(header::AUTHORIZATION)?
         .to_str()
@@ -292,8 +299,7 @@ fn client(turn: &mut crate::state::Turn<'_>, headers: &HeaderMap) -> Option<Stri
         .strip_prefix("Basic ")?;
     let decoded = decode_base64(basic.trim())?;
     let (user, password) = decoded.split_once(':')?;
-    (user == turn.shared.options.username && request::password_is(turn, password))
-        .then(|| format!("basic {user}"))
+    Some((user.to_owned(), password.to_owned()))
 }
 
 fn decode_base64(text: &str) -> Option<String> {
@@ -482,7 +488,7 @@ async fn change(
 
 // ---- answers
 
-fn full(bytes: impl Into<Bytes>) -> Body {
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into())
         .map_err(|never| match never {})
         .boxed_unsync()

@@ -262,7 +262,14 @@ pub(crate) fn simple(
             apply
         };
         match turn.pull_update(targets, apply) {
-            Ok(task) => (vendor.accepted(turn, task), Some(task)),
+            Ok(task) => {
+                let mut reply = vendor.accepted(turn, task);
+                // Where the body hides the task, as for uploads, SimpleUpdate's answer still has the header.
+                if turn.machine.model.persona == crate::model::Persona::Supermicro {
+                    reply = reply.header("Location", crate::persona::task_path(turn, task));
+                }
+                (reply, Some(task))
+            }
             Err(refusal) => (vendor.refused(refusal), None),
         }
     });

@@ -276,6 +276,11 @@ impl Hpe {
             return;
         };
         let c = &turn.machine.model.components[slot];
+        // `Staged` came with version 1.12 of the schema.
+        doc.insert(
+            "@odata.type".into(),
+            json!("#SoftwareInventory.v1_12_0.SoftwareInventory"),
+        );
         doc.insert("Staged".into(), json!(turn.st.staged(slot).is_some()));
         merge(
             doc,
