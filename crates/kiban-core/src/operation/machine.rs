@@ -589,11 +589,13 @@ fn not_sent(plan: &OperationPlan, state: &mut State, failure: Failure, now: Time
         });
     }
     let attempt = state.record.intent.as_ref().map_or(1, |intent| intent.attempt);
-    let again = matches!(
-        failure.class,
-        FailureClass::Silent | FailureClass::Busy | FailureClass::Local
-    );
-    if again && attempt < plan.timing.attempts {
+    if failure.class == FailureClass::Local {
+        // It was never begun, on our side, so it does not count; the limit is the operation's own.
+        state.phase = Phase::Clear { attempt };
+        state.since = now;
+        return Next::Again(plan.timing.retry);
+    }
+    if matches!(failure.class, FailureClass::Silent | FailureClass::Busy) && attempt < plan.timing.attempts {
         // The next request is a new intent, with a number of its own. The phase waits before it looks.
         state.phase = Phase::Clear { attempt: attempt + 1 };
         state.since = now;
