@@ -11,5 +11,7 @@
 //! The demo, the end-to-end tests and the benches stand on it, so that what is shown, what is tested and what is measured are the same
 //! thing. Nothing here is mocked but the machines.
 
+pub mod estate;
+pub mod lab;
 pub mod operator;
 pub mod repository;
