@@ -9,6 +9,7 @@
 )]
 
 mod bench;
+mod cluster;
 mod demo;
 mod generate;
 mod test;
@@ -30,6 +31,8 @@ enum Task {
     Generate(generate::Args),
     /// Run the benches and print one table.
     Bench(bench::Args),
+    /// Start the tests' control plane with Kiban's CRDs, and stay until Ctrl-C.
+    Cluster,
 }
 
 #[tokio::main]
@@ -39,6 +42,7 @@ async fn main() -> ExitCode {
         Task::Test(args) => test::run(args).await,
         Task::Generate(args) => generate::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Cluster => cluster::run().await,
     };
     match done {
         Ok(code) => code,
