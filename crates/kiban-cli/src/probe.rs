@@ -29,7 +29,7 @@ pub async fn run(global: &Global, args: &ProbeArgs) -> Result<ExitCode, Failure>
         trust: trust(args)?,
         expect: None,
     };
-    let connector = kiban_bmc::redfish::Redfish::new(kiban_bmc::port::Limits::default());
+    let connector = kiban_bmc::redfish::RedfishConnector::new(kiban_bmc::port::Limits::default());
     let bmc = connector.connect(&endpoint).await.map_err(|error| explain(&args.url, &error))?;
     let read = async {
         let identity = bmc.identity().await?;
