@@ -66,7 +66,11 @@ pub type Wanted = BTreeMap<Class, String>;
 impl Estate {
     /// An empty fleet whose images lie in a folder.
     pub fn new(images: PathBuf) -> Self {
-        Self { pools: Vec::new(), machines: Vec::new(), images }
+        Self {
+            pools: Vec::new(),
+            machines: Vec::new(),
+            images,
+        }
     }
 
     /// Adds `count` machines of a persona to a pool, six to a rack, named `<site>-<rack>-<unit>`.
@@ -88,20 +92,30 @@ impl Estate {
     /// The machines for the emulator.
     pub fn fleet_spec(&self) -> FleetSpec {
         FleetSpec {
-            machines: self.machines.iter().map(|m| MachineSpec::new(&m.name, m.persona)).collect(),
+            machines: self
+                .machines
+                .iter()
+                .map(|m| MachineSpec::new(&m.name, m.persona))
+                .collect(),
             ..FleetSpec::default()
         }
     }
 
     /// The personas that there are.
     pub fn personas(&self) -> Vec<Persona> {
-        Persona::ALL.into_iter().filter(|persona| self.machines.iter().any(|m| m.persona == *persona)).collect()
+        Persona::ALL
+            .into_iter()
+            .filter(|persona| self.machines.iter().any(|m| m.persona == *persona))
+            .collect()
     }
 
     /// Writes the whole fleet as YAML: policy, models, baselines at what the machines are delivered with, pools and devices. Each machine is
     /// given as `(url, serial, certificate's SHA-256)`.
     pub fn write(&self, repository: &Repository, bmcs: &BTreeMap<String, Bmc>) -> Result<()> {
-        repository.write("policy.yaml", &yaml(&[object("FleetPolicy", "fleet", json!({}))])?)?;
+        repository.write(
+            "policy.yaml",
+            &yaml(&[object("FleetPolicy", "fleet", json!({}))])?,
+        )?;
         for persona in self.personas() {
             let product = built_in(persona);
             let name = model_name(persona);
@@ -110,7 +124,10 @@ impl Estate {
                 "product": product.name,
                 "reportedAs": [product.name],
             });
-            repository.write(&format!("models/{name}.yaml"), &yaml(&[object("HardwareModel", name, spec)])?)?;
+            repository.write(
+                &format!("models/{name}.yaml"),
+                &yaml(&[object("HardwareModel", name, spec)])?,
+            )?;
             self.write_baseline(repository, persona, &Wanted::new())?;
         }
         for pool in &self.pools {
@@ -132,7 +149,11 @@ impl Estate {
     pub fn write_pool(&self, repository: &Repository, pool: &Pool) -> Result<()> {
         let personas: Vec<Persona> = Persona::ALL
             .into_iter()
-            .filter(|persona| self.machines.iter().any(|m| m.persona == *persona && m.pool == pool.name))
+            .filter(|persona| {
+                self.machines
+                    .iter()
+                    .any(|m| m.persona == *persona && m.pool == pool.name)
+            })
             .collect();
         let spec = json!({
             "service": pool.service,
@@ -141,7 +162,10 @@ impl Estate {
             "disruption": pool.disruption,
             "rollout": pool.rollout,
         });
-        repository.write(&format!("pools/{}.yaml", pool.name), &yaml(&[object("HardwarePool", &pool.name, spec)])?)
+        repository.write(
+            &format!("pools/{}.yaml", pool.name),
+            &yaml(&[object("HardwarePool", &pool.name, spec)])?,
+        )
     }
 
     /// Writes the baseline of a persona's model: BMC, BIOS and NIC as delivered, except for what is wanted otherwise. The images are made.
@@ -149,7 +173,9 @@ impl Estate {
         let product = built_in(persona);
         let mut components = Vec::new();
         for class in [Class::Bmc, Class::Bios, Class::Nic] {
-            let Some(index) = product.of_class(class).next() else { continue };
+            let Some(index) = product.of_class(class).next() else {
+                continue;
+            };
             let delivered = product.components[index].version.to_string();
             let version = wanted.get(&class).cloned().unwrap_or(delivered);
             let (url, sha256) = self.image(persona, class, &version)?;
@@ -161,7 +187,10 @@ impl Estate {
         }
         let name = baseline_name(persona);
         let spec = json!({"models": [model_name(persona)], "components": components});
-        repository.write(&format!("baselines/{name}.yaml"), &yaml(&[object("FirmwareBaseline", &name, spec)])?)
+        repository.write(
+            &format!("baselines/{name}.yaml"),
+            &yaml(&[object("FirmwareBaseline", &name, spec)])?,
+        )
     }
 
     /// Makes an image, and gives its address and SHA-256.
@@ -169,7 +198,11 @@ impl Estate {
         let product = built_in(persona);
         let built = image::build(&ImageHeader::new(class, version, &product.name), 64 << 10);
         std::fs::create_dir_all(&self.images).with_context(|| format!("create {}", self.images.display()))?;
-        let file = self.images.join(format!("{}-{class}-{}.bin", model_name(persona), &built.sha256[..12]));
+        let file = self.images.join(format!(
+            "{}-{class}-{}.bin",
+            model_name(persona),
+            &built.sha256[..12]
+        ));
         std::fs::write(&file, &built.bytes).with_context(|| format!("write {}", file.display()))?;
         Ok((format!("file://{}", file.display()), built.sha256))
     }

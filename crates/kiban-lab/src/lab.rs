@@ -53,14 +53,25 @@ impl Lab {
         options: Options,
         operator_kubeconfig: PathBuf,
     ) -> Result<Self> {
-        let options =
-            Options { username: BMC_USERNAME.to_owned(), password: BMC_PASSWORD.to_owned(), ..options };
-        let fleet = Fleet::start(estate.fleet_spec(), options).await.context("start the emulated fleet")?;
+        let options = Options {
+            username: BMC_USERNAME.to_owned(),
+            password: BMC_PASSWORD.to_owned(),
+            ..options
+        };
+        let fleet = Fleet::start(estate.fleet_spec(), options)
+            .await
+            .context("start the emulated fleet")?;
         let repository = Repository::create(&dir.join("git"))?;
         estate.write(&repository, &bmcs(&fleet)?)?;
         repository.commit("Describe the fleet as it is delivered")?;
-        let lab =
-            Self { namespace, fleet, repository, estate, dir: dir.to_owned(), operator_kubeconfig };
+        let lab = Self {
+            namespace,
+            fleet,
+            repository,
+            estate,
+            dir: dir.to_owned(),
+            operator_kubeconfig,
+        };
         lab.apply_secret().await?;
         lab.apply_repository(json!({})).await?;
         Ok(lab)
@@ -73,7 +84,10 @@ impl Lab {
             "metadata": {"name": "bmc"},
             "stringData": {"username": BMC_USERNAME, "password": BMC_PASSWORD},
         });
-        self.namespace.apply(&secret.to_string()).await.context("apply the Secret with the BMCs' account")
+        self.namespace
+            .apply(&secret.to_string())
+            .await
+            .context("apply the Secret with the BMCs' account")
     }
 
     /// Applies the `FleetRepository`, with more fields of its spec.
@@ -83,7 +97,10 @@ impl Lab {
             spec.extend(more.clone());
         }
         let text = yaml(&[object("FleetRepository", "fleet", spec)])?;
-        self.namespace.apply(&text).await.context("apply the FleetRepository")
+        self.namespace
+            .apply(&text)
+            .await
+            .context("apply the FleetRepository")
     }
 
     /// How an operator of this lab is started.
@@ -121,7 +138,10 @@ impl Lab {
 
     /// One object, as JSON; Null when it does not exist.
     pub async fn get(&self, kind: &str, name: &str) -> Result<Value> {
-        let text = self.namespace.kubectl(["get", kind, name, "-o", "json", "--ignore-not-found"]).await?;
+        let text = self
+            .namespace
+            .kubectl(["get", kind, name, "-o", "json", "--ignore-not-found"])
+            .await?;
         if text.trim().is_empty() {
             return Ok(Value::Null);
         }
@@ -144,7 +164,10 @@ impl Lab {
             }
             if Instant::now() > end {
                 let last: Vec<String> = items.iter().take(12).map(summary).collect();
-                bail!("{what} did not happen within {limit:?}; the {kind} were last:\n{}", last.join("\n"));
+                bail!(
+                    "{what} did not happen within {limit:?}; the {kind} were last:\n{}",
+                    last.join("\n")
+                );
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
@@ -162,7 +185,9 @@ impl Lab {
     /// Waits until a commit is applied.
     pub async fn wait_applied(&self, commit: &str, limit: Duration) -> Result<()> {
         self.wait_for("the commit applied", "fleetrepositories", limit, |repositories| {
-            repositories.iter().any(|repository| repository["status"]["applied"]["commit"] == commit)
+            repositories
+                .iter()
+                .any(|repository| repository["status"]["applied"]["commit"] == commit)
         })
         .await
         .map(drop)
@@ -170,11 +195,16 @@ impl Lab {
 
     /// Waits until nothing is under way and everything that ended is in the ledger.
     pub async fn wait_quiet(&self, limit: Duration) -> Result<()> {
-        self.wait_for("no operation left", "operations", limit, |operations| operations.is_empty()).await?;
+        self.wait_for("no operation left", "operations", limit, |operations| {
+            operations.is_empty()
+        })
+        .await?;
         self.wait_for("no transition left", "devices", limit, |devices| {
-            devices
-                .iter()
-                .all(|device| device["status"]["unledgered"].as_array().is_none_or(|list| list.is_empty()))
+            devices.iter().all(|device| {
+                device["status"]["unledgered"]
+                    .as_array()
+                    .is_none_or(|list| list.is_empty())
+            })
         })
         .await
         .map(drop)
@@ -190,15 +220,26 @@ impl Lab {
             .output()
             .await
             .context("run kubectl-kiban")?;
-        let text = if output.status.success() { output.stdout } else { output.stderr };
-        Ok((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
+        let text = if output.status.success() {
+            output.stdout
+        } else {
+            output.stderr
+        };
+        Ok((
+            output.status.success(),
+            String::from_utf8_lossy(&text).into_owned(),
+        ))
     }
 }
 
 /// Installs the CRDs in the cluster and the chart's ServiceAccount with its rights in the namespace, as Helm would.
 pub async fn install(namespace: &Namespace) -> Result<()> {
     let root = root();
-    namespace.cluster().apply_crds(&root.join("crds")).await.context("install the CRDs")?;
+    namespace
+        .cluster()
+        .apply_crds(&root.join("crds"))
+        .await
+        .context("install the CRDs")?;
     let rendered = namespace
         .helm([
             "template",
@@ -213,7 +254,10 @@ pub async fn install(namespace: &Namespace) -> Result<()> {
         ])
         .await
         .context("render the chart")?;
-    namespace.apply(&rendered).await.context("apply the chart's rights")
+    namespace
+        .apply(&rendered)
+        .await
+        .context("apply the chart's rights")
 }
 
 /// A device's compliance as its status says it.
@@ -247,8 +291,14 @@ fn bmcs(fleet: &Fleet) -> Result<BTreeMap<String, Bmc>> {
         .machines()
         .iter()
         .map(|machine| {
-            let address = machine.address().with_context(|| format!("{} listens nowhere", machine.name()))?;
-            let bmc = Bmc { address, serial: machine.state().serial, sha256: machine.fingerprint() };
+            let address = machine
+                .address()
+                .with_context(|| format!("{} listens nowhere", machine.name()))?;
+            let bmc = Bmc {
+                address,
+                serial: machine.state().serial,
+                sha256: machine.fingerprint(),
+            };
             Ok((machine.name().to_owned(), bmc))
         })
         .collect()
@@ -261,7 +311,10 @@ pub fn root() -> PathBuf {
 
 /// A binary of the workspace: in `KIBAN_BIN_DIR`, else beside the running one.
 pub fn binary(name: &str) -> Result<PathBuf> {
-    let mut folders: Vec<PathBuf> = std::env::var_os("KIBAN_BIN_DIR").map(PathBuf::from).into_iter().collect();
+    let mut folders: Vec<PathBuf> = std::env::var_os("KIBAN_BIN_DIR")
+        .map(PathBuf::from)
+        .into_iter()
+        .collect();
     let own = std::env::current_exe().context("find the running binary")?;
     // Binaries lie in `debug/`, tests in `debug/deps/`.
     folders.extend(own.ancestors().skip(1).take(2).map(Path::to_path_buf));
