@@ -116,7 +116,7 @@ pub fn model(object: &crate::HardwareModel) -> facts::ModelFacts {
     }
 }
 
-/// What a pool's object says.
+/// What a pool's object says. Its commit is the annotation that sync left on it.
 ///
 /// # Errors
 /// When an amount or a duration in it is none, or a wave has not exactly one of `devices` and `percent`.
@@ -143,6 +143,7 @@ pub fn pool(object: &pool::HardwarePool) -> Result<facts::PoolFacts, FieldErrors
         waves,
         halt_after_failed: spec.rollout.halt_after.failed,
         retry: spec.rollout.retry,
+        commit: commit(object),
     })
 }
 
@@ -156,12 +157,11 @@ pub fn baseline(object: &baseline::FirmwareBaseline) -> Result<facts::BaselineFa
     let components = components
         .map(|(index, component)| errors.component(index, component))
         .collect();
-    let commit = object.annotations().get(crate::labels::COMMIT_ANNOTATION);
     errors.into_result(facts::BaselineFacts {
         name: object.name_any(),
         models: object.spec.models.clone(),
         components,
-        commit: commit.cloned().unwrap_or_default(),
+        commit: commit(object),
     })
 }
 
@@ -285,6 +285,15 @@ pub fn condition<'a>(conditions: &'a Conditions, kind: &str) -> Option<&'a str> 
         .iter()
         .find(|condition| condition.type_ == kind)
         .map(|condition| condition.status.as_str())
+}
+
+/// The commit that last changed an object, as sync annotated it.
+fn commit(object: &impl ResourceExt) -> String {
+    object
+        .annotations()
+        .get(crate::labels::COMMIT_ANNOTATION)
+        .cloned()
+        .unwrap_or_default()
 }
 
 fn identity(identity: &device::Identity) -> facts::IdentityFacts {

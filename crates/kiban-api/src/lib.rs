@@ -23,6 +23,7 @@ pub mod pool;
 pub mod repository;
 pub mod rollout;
 pub mod shared;
+pub mod validate;
 
 pub use baseline::{FirmwareBaseline, FirmwareBaselineSpec, FirmwareBaselineStatus};
 pub use device::{Device, DeviceSpec, DeviceStatus};
