@@ -6,6 +6,7 @@
 //!   image     images fetched once, verified, kept by digest, and served to BMCs that fetch
 //! ```
 
+pub mod image;
 pub mod port;
 pub mod redfish;
 pub mod text;

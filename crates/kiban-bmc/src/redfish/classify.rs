@@ -117,6 +117,12 @@ pub(crate) fn class_of(hints: &Hints<'_>) -> ComponentClass {
     if numbered(&["psu", "powersupply"]) || has(&["power supply"]) || related(&["/PowerSupplies"]) {
         return ComponentClass::Psu;
     }
+    if related(&["/Drives/"]) {
+        return ComponentClass::Drive;
+    }
+    if word(&["riser", "switched"]) {
+        return ComponentClass::Other;
+    }
     if word(&["me", "mcu", "microcode"]) && word(&["bios", "capsule", "uefi"]) {
         return ComponentClass::Other;
     }
@@ -126,7 +132,8 @@ pub(crate) fn class_of(hints: &Hints<'_>) -> ComponentClass {
     if has(&["backplane", "enclosure"]) && !id.starts_with("disk.") && !has(&["ssd", "drive"]) {
         return ComponentClass::Other;
     }
-    if word(&["bios", "uefi"]) && !word(&["driver"]) || has(&["system rom"]) {
+    // Cards have a BIOS of their own; the machine's is in no slot.
+    if word(&["bios", "uefi"]) && !word(&["driver"]) && !id.starts_with("slot") || has(&["system rom"]) {
         return ComponentClass::Bios;
     }
     if numbered(&["gpu"]) || id.starts_with("video.") || related(&["/Processors/GPU"]) {
@@ -164,8 +171,8 @@ pub(crate) fn class_of(hints: &Hints<'_>) -> ComponentClass {
     }
     if numbered(&["disk", "ssd", "nvmessda", "nvmessd", "hdd"])
         || id.starts_with("disk.")
-        || has(&["nvme drive", " ssd", "solid state"])
-        || related(&["/Drives/"])
+        || word(&["drive"])
+        || has(&["solid state"])
     {
         return ComponentClass::Drive;
     }

@@ -227,12 +227,7 @@ impl Redfish {
         }
         let query = format!("{}?$expand=.($levels=1)", uri::normal(path));
         let first = self.get(&query, doing).await.ok()?;
-        let whole = list_at(&first, &["Members"])
-            .iter()
-            .all(|item| item.as_object().is_some_and(|object| object.len() > 1));
-        if !whole {
-            return None;
-        }
+        // Members that came as links after all are read one by one.
         self.members_of(path, first, findings, doing).await.ok()
     }
 
@@ -758,8 +753,16 @@ fn merge_parts(
         used.extend(alike.iter().map(|(n, _)| *n));
     }
     let mut components: Vec<Component> = folded.into_iter().map(|(component, _)| component).collect();
+    // A lone NVMe drive shows as a controller and a drive of one serial number: one thing, listed once.
+    let told: HashSet<String> = parts
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| used.contains(n))
+        .filter_map(|(_, (_, part))| part.serial.clone())
+        .collect();
     for (n, (class, part)) in parts.into_iter().enumerate() {
-        if used.contains(&n) || part.version.is_none() {
+        let known = part.serial.as_ref().is_some_and(|serial| told.contains(serial));
+        if used.contains(&n) || known || part.version.is_none() {
             continue;
         }
         let mut component = Component::new(part.id.clone(), class, part.name.clone());
