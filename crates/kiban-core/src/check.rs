@@ -1,0 +1,294 @@
+//! Check: every safety rule once more, over a world and the plan made from it, without the planner's code.
+//!
+//! The planner counts as it goes; this counts from the facts, slowly and plainly, and says what the plan would break.
+//! Tests run it on every plan, and so may a planner before it writes.
+
+use crate::{
+    facts::{BaselineFacts, Outcome, PoolFacts},
+    plan::{NewOperation, Plan},
+    revision,
+    waiting::WaitingOn,
+    world::World,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+/// A rule that a plan breaks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Violation {
+    /// The rule, in CamelCase.
+    pub rule: &'static str,
+    /// What breaks it.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.what)
+    }
+}
+
+/// Everything that a plan breaks; empty for a plan that may be carried out.
+#[must_use]
+pub fn check(world: &World, plan: &Plan) -> Vec<Violation> {
+    let mut checker = Checker {
+        world,
+        plan,
+        violations: Vec::new(),
+    };
+    checker.one_operation_per_device();
+    for operation in &plan.operations {
+        checker.operation(operation);
+    }
+    checker.budgets();
+    checker.waves();
+    checker.halts();
+    checker.nothing_waits_without_a_reason();
+    checker.unstarted();
+    checker.violations.sort();
+    checker.violations
+}
+
+struct Checker<'a> {
+    world: &'a World,
+    plan: &'a Plan,
+    violations: Vec<Violation>,
+}
+
+impl<'a> Checker<'a> {
+    fn fault(&mut self, rule: &'static str, what: impl Into<String>) {
+        self.violations.push(Violation {
+            rule,
+            what: what.into(),
+        });
+    }
+
+    fn one_operation_per_device(&mut self) {
+        let mut seen = BTreeSet::new();
+        for operation in &self.plan.operations {
+            let device = &operation.device;
+            if !seen.insert(device) || self.world.operation(device).is_some() {
+                self.fault("OneOperationPerDevice", device);
+            }
+        }
+    }
+
+    fn operation(&mut self, operation: &NewOperation) {
+        let name = &operation.device;
+        let Some(device) = self.world.device(name) else { return self.fault("DeviceExists", name) };
+        if self.world.policy().paused {
+            self.fault("Paused", name);
+        }
+        if device.hold().is_some() {
+            self.fault("Held", name);
+        }
+        if device.is_unavailable() {
+            self.fault("UnavailableIsNotUpdated", name);
+        }
+        if !device.is_the_machine() || self.world.model(device.model()).is_none() {
+            self.fault("RightMachine", name);
+        }
+        if device.pool() != operation.pool || operation.pool.is_empty() {
+            self.fault("Bound", name);
+        }
+        if operation.updates.is_empty() {
+            self.fault("NothingToDo", name);
+        }
+        if operation.updates.iter().any(|update| update.image.sha256.is_empty()) {
+            self.fault("Image", name);
+        }
+        let Some((pool, baseline)) = self.wanted_of(operation) else { return self.fault("Baseline", name) };
+        if operation.revision != revision::of(&revision::of_components(&baseline.components), pool.retry) {
+            self.fault("Revision", name);
+        }
+        if device.last_revision().is_some_and(|(revision, outcome)| {
+            revision == operation.revision && outcome != Outcome::Succeeded
+        }) {
+            self.fault("FailedIsNotRetried", name);
+        }
+        let speaking: BTreeSet<&str> = pool
+            .baselines
+            .iter()
+            .filter_map(|name| self.world.baseline(name))
+            .filter(|baseline| baseline.models.iter().any(|model| model == device.model()))
+            .map(|baseline| baseline.name.as_str())
+            .collect();
+        if speaking.len() != 1 {
+            self.fault("OneBaselinePerModel", name);
+        }
+        let denied = &self.world.policy().denied_versions;
+        for update in &operation.updates {
+            let by_policy = denied
+                .iter()
+                .any(|it| it.class == update.class && it.matches.is_any() && it.versions.contains(&update.to));
+            let entry = |it: &&crate::facts::WantedComponent| it.class == update.class && it.version == update.to;
+            let by_itself = baseline
+                .components
+                .iter()
+                .find(entry)
+                .is_none_or(|wanted| wanted.deny.contains(&update.to));
+            if by_policy || by_itself {
+                self.fault("Denied", format!("{name}: {} {}", update.class, update.to));
+            }
+        }
+    }
+
+    fn wanted_of(&self, operation: &NewOperation) -> Option<(&'a PoolFacts, &'a BaselineFacts)> {
+        let world = self.world;
+        let state = self.plan.rollouts.iter().find(|state| state.name == operation.rollout)?;
+        let pool = world.pool(&state.pool)?;
+        let baseline = world.baseline(&state.baseline)?;
+        (pool.name == operation.pool && operation.campaign == format!("Rollout/{}", state.name)).then_some((pool, baseline))
+    }
+
+    /// Devices that are unavailable once the plan is carried out, and the most that the plan may have added to.
+    fn budgets(&mut self) {
+        let mut disrupted: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let mut all = BTreeSet::new();
+        let mut bound: BTreeMap<&str, u32> = BTreeMap::new();
+        let mut fleet_size = 0;
+        for device in self.world.devices() {
+            if device.pool().is_empty() {
+                continue;
+            }
+            fleet_size += 1;
+            *bound.entry(device.pool()).or_default() += 1;
+            if device.is_unavailable() {
+                disrupted.entry(device.pool()).or_default().insert(device.name());
+                all.insert(device.name());
+            }
+        }
+        for operation in self.world.operations().filter(|it| !it.outcome.is_final()) {
+            disrupted.entry(&operation.pool).or_default().insert(&operation.device);
+            if let Some(device) = self.world.device(&operation.device) {
+                disrupted.entry(device.pool()).or_default().insert(device.name());
+            }
+            all.insert(&operation.device);
+        }
+        let mut granted: BTreeMap<&str, u32> = BTreeMap::new();
+        for operation in &self.plan.operations {
+            disrupted.entry(&operation.pool).or_default().insert(&operation.device);
+            all.insert(&operation.device);
+            *granted.entry(&operation.pool).or_default() += 1;
+        }
+        for pool in granted.keys() {
+            let Some(facts) = self.world.pool(pool) else { continue };
+            let down = disrupted.get(pool).map_or(0, BTreeSet::len);
+            let allowed = facts.max_unavailable.of(bound.get(pool).copied().unwrap_or(0));
+            if down > allowed as usize {
+                self.fault("PoolBudget", format!("{pool}: {down} of {allowed}"));
+            }
+            self.domains(facts, disrupted.get(pool));
+        }
+        if let Some(limit) = self.world.policy().max_unavailable
+            && !granted.is_empty()
+            && all.len() > limit.of(fleet_size) as usize
+        {
+            self.fault("FleetBudget", format!("{} of {}", all.len(), limit.of(fleet_size)));
+        }
+    }
+
+    fn domains(&mut self, pool: &PoolFacts, disrupted: Option<&BTreeSet<&str>>) {
+        let mut domains: BTreeMap<String, (u32, bool)> = BTreeMap::new();
+        for name in disrupted.into_iter().flatten() {
+            let Some(device) = self.world.device(name) else { continue };
+            let entry = domains.entry(device.domain(pool.domain).to_string()).or_default();
+            entry.0 += 1;
+            entry.1 |= self.plan.operations.iter().any(|operation| operation.device == *name);
+        }
+        for (domain, (down, granted)) in domains {
+            if granted && down > pool.max_per_domain {
+                self.fault("DomainBudget", format!("{} {domain}: {down} of {}", pool.name, pool.max_per_domain));
+            }
+        }
+    }
+
+    /// No wave lets more begin than it reaches, and none is beyond what was earned.
+    fn waves(&mut self) {
+        for state in &self.plan.rollouts {
+            let status = &state.status;
+            let granted = self.plan.operations.iter().filter(|operation| operation.rollout == state.name).count();
+            if granted == 0 {
+                continue;
+            }
+            let begun = (status.done + status.failed + status.running) as usize + granted;
+            if begun > status.total as usize {
+                self.fault("Total", format!("{}: {begun} of {}", state.name, status.total));
+            }
+            let reach = self.world.pool(&state.pool).and_then(|pool| {
+                let at = (status.wave as usize).checked_sub(1)?;
+                // The default waves, and the last one that is implied, are everything at most.
+                pool.waves.get(at).map(|wave| wave.reach.of(status.total))
+            });
+            let before = self.world.pool(&state.pool).map_or(0, |pool| {
+                let earlier = pool.waves.iter().take(status.wave.saturating_sub(1) as usize);
+                earlier.map(|wave| wave.reach.of(status.total).min(status.total)).max().unwrap_or(0)
+            });
+            if reach.is_some_and(|reach| begun > reach.max(before) as usize) {
+                self.fault("Wave", format!("{}: {begun} in wave {}", state.name, status.wave));
+            }
+            if before > status.done + status.failed {
+                self.fault("WaveNotEarned", format!("{}: wave {}", state.name, status.wave));
+            }
+            if state.soak_until.is_some() {
+                self.fault("Soak", &state.name);
+            }
+        }
+    }
+
+    fn halts(&mut self) {
+        for state in &self.plan.rollouts {
+            let limit = self.world.pool(&state.pool).map_or(1, |pool| pool.halt_after_failed.max(1));
+            let stored = self.world.rollouts().filter(|it| it.pool == state.pool && it.baseline == state.baseline);
+            let latched = stored
+                .take(1)
+                .filter_map(|facts| facts.status.as_ref())
+                .any(|status| status.revision == state.status.revision && status.halt.is_some());
+            if (latched || state.status.failed >= limit) && state.status.halt.is_none() {
+                self.fault("HaltLatches", &state.name);
+            }
+            if state.status.halt.is_some() && self.plan.operations.iter().any(|it| it.rollout == state.name) {
+                self.fault("Halted", &state.name);
+            }
+        }
+    }
+
+    /// A device that is known to differ from its baseline moves, or waits on something.
+    fn nothing_waits_without_a_reason(&mut self) {
+        let granted: BTreeSet<&str> = self.plan.operations.iter().map(|it| it.device.as_str()).collect();
+        let mut faults = Vec::new();
+        for (device, verdict) in self.plan.verdicts(self.world) {
+            let needs = self.plan.assessment(verdict).is_some_and(crate::compliance::Assessment::needs_change);
+            if needs && !verdict.updating && verdict.waiting.is_none() {
+                faults.push(("SilentWait", device.name()));
+            }
+            if granted.contains(device.name()) && verdict.waiting.is_some() {
+                faults.push(("GrantedAndWaiting", device.name()));
+            }
+            if matches!(verdict.waiting, Some(WaitingOn::Paused)) && !self.world.policy().paused {
+                faults.push(("FalseReason", device.name()));
+            }
+        }
+        for (rule, device) in faults {
+            self.fault(rule, device);
+        }
+    }
+
+    /// Every operation that has not started is either kept or taken back; none that has started is.
+    fn unstarted(&mut self) {
+        let adopt = self.plan.adopt.iter().map(|it| it.device.as_str());
+        let withdraw = self.plan.withdraw.iter().map(|it| it.device.as_str());
+        let mut looked_at: Vec<&str> = adopt.chain(withdraw).collect();
+        looked_at.sort_unstable();
+        let all = self.world.operations().filter(|it| it.outcome == Outcome::Pending);
+        let all: Vec<&str> = all.map(|it| it.device.as_str()).collect();
+        if looked_at != all {
+            self.fault("Unstarted", format!("looked at {looked_at:?} of {all:?}"));
+        }
+        if self.world.policy().paused && !self.plan.adopt.is_empty() {
+            self.fault("Paused", "operations that have not started are kept");
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! Rollouts, read as stories.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "support/fleet.rs"]
+mod fleet;
+
+use fleet::*;
+use jiff::Timestamp;
+use kiban_core::{Plan, World, amount::Amount, check::check, facts::*, plan, plan::RolloutState};
+use std::fmt::Write;
+
+fn checked(world: &World, now: Timestamp) -> Plan {
+    let made = plan(world, now);
+    assert_eq!(check(world, &made), []);
+    assert_eq!(made, plan(world, now), "the same world and time give the same plan");
+    made
+}
+
+/// Plans, carries out, and gives the devices granted.
+fn tick(world: &mut World, now: Timestamp) -> (Plan, Vec<String>) {
+    let made = checked(world, now);
+    let granted = made.operations.iter().map(|operation| operation.device.clone()).collect();
+    carry_out(world, &made);
+    (made, granted)
+}
+
+fn reason(world: &World, plan: &Plan, device: &str) -> Option<&'static str> {
+    plan.verdict(world, device).unwrap().waiting.map(|waiting| waiting.reason())
+}
+
+fn succeed(world: &mut World, name: &str, now: Timestamp) {
+    let rack = world.device(name).unwrap().place().to_string();
+    let rack = rack.rsplit('/').next().unwrap().to_owned();
+    let pool = world.device(name).unwrap().pool().to_owned();
+    end(world, &mut device(name, &pool, &rack, OLD), Outcome::Succeeded, NEW, now);
+}
+
+fn fail(world: &mut World, name: &str, outcome: Outcome, now: Timestamp) {
+    let rack = world.device(name).unwrap().place().to_string();
+    let rack = rack.rsplit('/').next().unwrap().to_owned();
+    let pool = world.device(name).unwrap().pool().to_owned();
+    end(world, &mut device(name, &pool, &rack, OLD), outcome, NEW, now);
+}
+
+fn rollout(plan: &Plan) -> &RolloutState {
+    &plan.rollouts[0]
+}
+
+fn tell(story: &mut String, world: &World, plan: &Plan, now: &str) {
+    let _ = writeln!(story, "{now}");
+    for state in &plan.rollouts {
+        let status = &state.status;
+        let _ = writeln!(
+            story,
+            "  {} wave {}/{}: {} of {} done, {} failed, {} running{}{}",
+            state.name,
+            status.wave,
+            status.waves,
+            status.done,
+            status.total,
+            status.failed,
+            status.running,
+            if status.halt.is_some() { ", halted" } else { "" },
+            if status.completed_at.is_some() { ", complete" } else { "" },
+        );
+    }
+    for operation in &plan.operations {
+        let update = &operation.updates[0];
+        let _ = writeln!(story, "  grant {}: {} {} -> {}", operation.device, update.class, update.from, update.to);
+    }
+    for (device, verdict) in plan.verdicts(world) {
+        if let Some(waiting) = verdict.waiting {
+            let _ = writeln!(story, "  {} {}: {}", device.name(), waiting.reason(), waiting.sentence(world));
+        }
+    }
+}
+
+#[test]
+fn a_commit_goes_out_canary_first_and_halts_at_a_failure_until_another_commit() {
+    let waves = vec![wave(Amount::Count(1), 3600), wave(Amount::Percent(50), 0)];
+    let mut world = fleet(6, PoolFacts {
+        waves,
+        ..pool("hosting", Amount::Count(2), 1)
+    });
+    let mut story = String::new();
+
+    let (made, granted) = tick(&mut world, at(0));
+    tell(&mut story, &world, &made, "a commit wants 1.15.2");
+    assert_eq!(granted, ["d00"]);
+
+    succeed(&mut world, "d00", at(600));
+    let (made, granted) = tick(&mut world, at(600));
+    tell(&mut story, &world, &made, "the canary is through");
+    assert!(granted.is_empty());
+    assert_eq!(made.next_due, Some(at(4200)));
+
+    let (made, granted) = tick(&mut world, at(4199));
+    assert!(granted.is_empty() && !rollout(&made).changed, "a soak writes nothing while it lasts");
+
+    let (made, granted) = tick(&mut world, at(4200));
+    tell(&mut story, &world, &made, "it has soaked");
+    assert_eq!(granted.len(), 2);
+
+    succeed(&mut world, &granted[0], at(5000));
+    fail(&mut world, &granted[1], Outcome::Failed, at(5000));
+    let (made, granted) = tick(&mut world, at(5000));
+    tell(&mut story, &world, &made, "one fails");
+    assert!(granted.is_empty());
+
+    let (made, _) = tick(&mut world, at(999_999));
+    assert!(made.operations.is_empty(), "a halt does not pass by itself");
+
+    world.upsert_pool(PoolFacts {
+        retry: 1,
+        commit: "c2".into(),
+        waves: Vec::new(),
+        ..pool("hosting", Amount::Count(2), 1)
+    });
+    let (made, granted) = tick(&mut world, at(1_000_000));
+    tell(&mut story, &world, &made, "a commit tries again");
+    assert_eq!((granted.len(), rollout(&made).status.commit.as_str()), (1, "c2"));
+    insta::assert_snapshot!(story);
+}
+
+#[test]
+fn every_device_gets_there_and_then_all_is_quiet() {
+    let mut world = fleet(12, pool("hosting", Amount::Percent(20), 1));
+    let mut now = 0;
+    loop {
+        let (_, granted) = tick(&mut world, at(now));
+        if granted.is_empty() {
+            break;
+        }
+        for name in granted {
+            now += 60;
+            succeed(&mut world, &name, at(now));
+        }
+        assert!(now < 100_000);
+    }
+    let made = checked(&world, at(now + 1));
+    assert_eq!(made.pools[0].compliant, 12);
+    assert!(rollout(&made).status.completed_at.is_some());
+    assert!(!rollout(&made).changed && made.next_due.is_none(), "nothing is written at rest");
+}
+
+#[test]
+fn no_rollout_is_made_where_none_is_needed() {
+    let mut world = fleet(0, pool("hosting", Amount::Count(1), 1));
+    for n in 0..3 {
+        world.upsert_device(&device(&format!("d{n}"), "hosting", "r1", NEW));
+    }
+    let made = checked(&world, at(0));
+    assert!(made.rollouts.is_empty() && made.operations.is_empty());
+    assert_eq!((made.pools[0].compliant, made.baselines[0].devices), (3, 3));
+}
+
+#[test]
+fn a_b_a_within_a_minute_lets_what_runs_end_and_starts_nothing_else() {
+    let mut world = fleet(6, pool("hosting", Amount::Count(3), 3));
+    for n in 0..6 {
+        world.upsert_device(&device(&format!("d{n:02}"), "hosting", "r0", NEW));
+    }
+    assert!(tick(&mut world, at(0)).1.is_empty());
+    world.upsert_baseline(baseline("1.16.0", "c2"));
+    let (_, granted) = tick(&mut world, at(10));
+    assert_eq!(granted, ["d00"]);
+    let running = world.operation("d00").unwrap().clone();
+    world.upsert_operation(OperationFacts {
+        outcome: Outcome::Running,
+        ..running
+    });
+    world.upsert_baseline(baseline(NEW, "c3"));
+    let (made, granted) = tick(&mut world, at(20));
+    assert!(granted.is_empty() && made.withdraw.is_empty());
+    assert_eq!((rollout(&made).status.total, made.pools[0].unavailable), (0, 1));
+    // It ends at B, and is brought back to A as the only device.
+    end(&mut world, &mut device("d00", "hosting", "r0", NEW), Outcome::Succeeded, "1.16.0", at(30));
+    let (made, granted) = tick(&mut world, at(30));
+    assert_eq!(granted, ["d00"]);
+    assert_eq!(rollout(&made).status.total, 1);
+}
+
+#[test]
+fn an_operation_that_has_not_started_is_taken_back_when_its_reason_is_gone() {
+    let mut world = fleet(4, pool("hosting", Amount::Count(2), 2));
+    assert_eq!(tick(&mut world, at(0)).1, ["d00"]);
+    let kept = checked(&world, at(1));
+    assert_eq!((kept.adopt.len(), kept.withdraw.len()), (1, 0));
+
+    let reason = |world: &World| checked(world, at(2)).withdraw.iter().map(|it| it.reason).collect::<Vec<_>>();
+    world.upsert_policy(PolicyFacts {
+        paused: true,
+        ..PolicyFacts::default()
+    });
+    assert_eq!(reason(&world), ["Paused"]);
+    world.remove_policy();
+    world.upsert_baseline(baseline("1.16.0", "c2"));
+    assert_eq!(reason(&world), ["Superseded"]);
+    world.upsert_baseline(baseline(OLD, "c3"));
+    assert_eq!(reason(&world), ["Superseded"]);
+    world.upsert_baseline(baseline(NEW, "c1"));
+    world.upsert_device(&device("d00", "hosting", "r0", NEW));
+    assert_eq!(reason(&world), ["NotNeeded"]);
+    world.remove_device("d00");
+    assert_eq!(reason(&world), ["DeviceGone"]);
+    world.upsert_device(&DeviceFacts {
+        health: Health::Critical,
+        ..device("d00", "hosting", "r0", OLD)
+    });
+    assert_eq!(reason(&world), ["Unhealthy"]);
+    world.upsert_device(&device("d00", "hosting", "r0", OLD));
+    for sick in ["d01", "d02"] {
+        world.upsert_device(&DeviceFacts {
+            health: Health::Critical,
+            ..device(sick, "hosting", "r0", OLD)
+        });
+    }
+    assert_eq!(reason(&world), ["Budget"]);
+}
+
+#[test]
+fn unavailable_devices_use_the_budget_and_each_is_told_why() {
+    let mut world = fleet(8, pool("hosting", Amount::Count(2), 1));
+    world.upsert_device(&DeviceFacts {
+        reach: Reach::Unreachable,
+        ..device("d00", "hosting", "r0", OLD)
+    });
+    world.upsert_pool(PoolFacts {
+        waves: vec![wave(Amount::Percent(100), 0)],
+        ..pool("hosting", Amount::Count(2), 1)
+    });
+    let made = checked(&world, at(0));
+    assert_eq!(made.operations.len(), 1);
+    assert_eq!(made.operations[0].device, "d04", "rack r0 has no room");
+    assert_eq!(reason(&world, &made, "d00"), Some("Unreachable"));
+    assert_eq!(reason(&world, &made, "d01"), Some("Domain"));
+    assert_eq!(reason(&world, &made, "d05"), Some("Budget"));
+    assert_eq!(made.pools[0].unavailable, 1);
+}
+
+#[test]
+fn zero_percent_lets_nothing_move() {
+    let world = fleet(10, pool("hosting", Amount::Percent(0), 1));
+    let made = checked(&world, at(0));
+    assert!(made.operations.is_empty());
+    assert_eq!(reason(&world, &made, "d00"), Some("Budget"));
+}
+
+#[test]
+fn a_fleet_budget_holds_across_pools() {
+    let mut world = fleet(6, pool("hosting", Amount::Count(6), 6));
+    for n in 0..6 {
+        world.upsert_device(&device(&format!("e{n}"), "web", "r9", OLD));
+    }
+    let waves = vec![wave(Amount::Percent(100), 0)];
+    for name in ["hosting", "web"] {
+        world.upsert_pool(PoolFacts {
+            waves: waves.clone(),
+            ..pool(name, Amount::Count(6), 6)
+        });
+    }
+    world.upsert_policy(PolicyFacts {
+        max_unavailable: Some(Amount::Percent(25)),
+        ..PolicyFacts::default()
+    });
+    let made = checked(&world, at(0));
+    assert_eq!(made.operations.len(), 3);
+    assert_eq!(reason(&world, &made, "e0"), Some("FleetBudget"));
+}
+
+#[test]
+fn devices_that_give_no_rack_share_one_domain_and_are_reported() {
+    let mut world = fleet(0, pool("hosting", Amount::Count(9), 1));
+    for n in 0..3 {
+        world.upsert_device(&device(&format!("d{n}"), "hosting", "", OLD));
+    }
+    world.upsert_pool(PoolFacts {
+        waves: vec![wave(Amount::Percent(100), 0)],
+        ..pool("hosting", Amount::Count(9), 1)
+    });
+    let made = checked(&world, at(0));
+    assert_eq!(made.operations.len(), 1);
+    let findings: Vec<String> = made.findings.iter().map(ToString::to_string).collect();
+    assert_eq!(findings, ["3 devices of pool hosting give no rack: they are taken to stand in one"]);
+}
+
+#[test]
+fn two_devices_that_claim_to_be_one_machine_are_left_alone() {
+    let mut world = fleet(3, pool("hosting", Amount::Count(3), 3));
+    world.upsert_device(&DeviceFacts {
+        bmc_url: "https://d01.bmc/".into(),
+        ..device("d02", "hosting", "r0", OLD)
+    });
+    let made = checked(&world, at(0));
+    assert_eq!(made.operations[0].device, "d00");
+    assert_eq!(reason(&world, &made, "d01"), Some("Duplicate"));
+    assert_eq!(reason(&world, &made, "d02"), Some("Duplicate"));
+    assert_eq!(made.findings.len(), 1);
+}
+
+#[test]
+fn what_is_named_and_missing_is_a_finding_and_moves_nothing() {
+    let mut world = fleet(2, PoolFacts {
+        baselines: vec!["r650-q4".into(), "gone".into()],
+        ..pool("hosting", Amount::Count(2), 2)
+    });
+    world.upsert_device(&device("e0", "nowhere", "r1", OLD));
+    world.upsert_device(&DeviceFacts {
+        model: "unheard-of".into(),
+        ..device("e1", "hosting", "r1", OLD)
+    });
+    world.upsert_device(&DeviceFacts {
+        identity: Some(IdentityFacts {
+            model: "r650".into(),
+            serial: "another".into(),
+            ..IdentityFacts::default()
+        }),
+        ..device("e2", "hosting", "r1", OLD)
+    });
+    world.upsert_device(&DeviceFacts {
+        identity: Some(IdentityFacts {
+            model: "toaster".into(),
+            serial: "S-e3".into(),
+            ..IdentityFacts::default()
+        }),
+        ..device("e3", "hosting", "r1", OLD)
+    });
+    let made = checked(&world, at(0));
+    let reasons = ["e0", "e1", "e2", "e3"].map(|name| reason(&world, &made, name).unwrap());
+    assert_eq!(reasons, ["PoolNotFound", "ModelNotFound", "WrongMachine", "WrongModel"]);
+    let findings: Vec<&str> = made.findings.iter().map(kiban_core::finding::Finding::reason).collect();
+    assert_eq!(findings, ["BaselineNotFound", "ModelNotFound", "PoolNotFound"]);
+}
+
+#[test]
+fn two_baselines_for_one_model_are_a_conflict() {
+    let mut world = fleet(2, PoolFacts {
+        baselines: vec!["r650-q4".into(), "other".into()],
+        ..pool("hosting", Amount::Count(2), 2)
+    });
+    world.upsert_baseline(BaselineFacts {
+        name: "other".into(),
+        ..baseline("1.16.0", "c2")
+    });
+    let made = checked(&world, at(0));
+    assert!(made.operations.is_empty());
+    assert_eq!(reason(&world, &made, "d00"), Some("BaselineConflict"));
+}
+
+#[test]
+fn an_operation_that_ended_and_vanished_before_the_device_told_is_not_repeated() {
+    let mut world = fleet(2, pool("hosting", Amount::Count(1), 1));
+    assert_eq!(tick(&mut world, at(0)).1, ["d00"]);
+    let operation = world.operation("d00").unwrap().clone();
+    world.upsert_operation(OperationFacts {
+        outcome: Outcome::Succeeded,
+        ..operation
+    });
+    // The two watches come in the other order.
+    world.remove_operation("d00");
+    let (made, granted) = tick(&mut world, at(60));
+    assert_eq!(reason(&world, &made, "d00"), Some("Ledger"));
+    assert_eq!((granted, rollout(&made).status.done), (vec!["d01".to_owned()], 1));
+}
+
+#[test]
+fn firmware_that_goes_back_soon_halts_and_a_part_replaced_later_is_updated() {
+    let one = || fleet(1, pool("hosting", Amount::Count(1), 1));
+    let after = |changed_s: i64| {
+        let mut world = one();
+        tick(&mut world, at(0));
+        succeed(&mut world, "d00", at(0));
+        let last_operation = Some(LastOperationFacts {
+            id: checked(&one(), at(0)).operations[0].id.clone(),
+            revision: checked(&world, at(0)).rollouts[0].status.revision.clone(),
+            outcome: Outcome::Succeeded,
+            finished_at: at(0),
+        });
+        world.upsert_device(&DeviceFacts {
+            last_operation,
+            firmware_changed_at: Some(at(changed_s)),
+            ..device("d00", "hosting", "r0", OLD)
+        });
+        world
+    };
+    let world = after(600);
+    let made = checked(&world, at(700));
+    assert_eq!(reason(&world, &made, "d00"), Some("Reverted"));
+    assert!(rollout(&made).status.halt.is_some());
+    let world = after(30 * 86_400);
+    let made = checked(&world, at(31 * 86_400));
+    assert_eq!(made.operations.len(), 1);
+    assert_ne!(made.operations[0].id, checked(&one(), at(0)).operations[0].id, "another operation, another id");
+}
+
+#[test]
+fn a_rollout_written_by_somebody_else_is_not_believed() {
+    let mut world = fleet(40, pool("hosting", Amount::Count(2), 1));
+    let (made, _) = tick(&mut world, at(0));
+    let mut status = rollout(&made).status.clone();
+    status.wave = u32::MAX;
+    status.waves = 0;
+    status.done = u32::MAX;
+    status.total = 0;
+    status.wave_done_at = Some(Timestamp::MAX);
+    world.upsert_rollout(RolloutFacts {
+        name: "hosting-r650-q4".into(),
+        pool: "hosting".into(),
+        baseline: "r650-q4".into(),
+        status: Some(status),
+    });
+    let made = checked(&world, at(-1_000_000));
+    assert!(made.operations.is_empty());
+    assert_eq!((rollout(&made).status.wave, rollout(&made).status.total), (1, 40));
+}
+
+#[test]
+fn a_baseline_that_vanishes_ends_nothing_that_runs_and_starts_nothing() {
+    let mut world = fleet(6, pool("hosting", Amount::Count(2), 1));
+    tick(&mut world, at(0));
+    world.remove_baseline("r650-q4");
+    let made = checked(&world, at(1));
+    assert_eq!(made.withdraw.len(), 1);
+    assert!(made.operations.is_empty() && made.rollouts.is_empty());
+    let findings: Vec<&str> = made.findings.iter().map(kiban_core::finding::Finding::reason).collect();
+    assert_eq!(findings, ["BaselineNotFound", "RolloutOrphaned"]);
+}
+
+#[test]
+fn the_order_in_which_facts_came_does_not_matter() {
+    let forward = fleet(30, pool("hosting", Amount::Percent(30), 2));
+    let mut backward = World::new();
+    backward.upsert_pool(pool("hosting", Amount::Percent(30), 2));
+    for n in (0..30).rev() {
+        backward.upsert_device(&device(&format!("d{n:02}"), "hosting", "r9", NEW));
+        backward.upsert_device(&device(&format!("d{n:02}"), "hosting", &format!("r{}", n / 4), OLD));
+    }
+    backward.upsert_baseline(baseline(NEW, "c1"));
+    backward.upsert_model(model("r650"));
+    let one = checked(&forward, at(0)).to_json(&forward).to_string();
+    let other = checked(&backward, at(0)).to_json(&backward).to_string();
+    assert_eq!(one, other);
+}
