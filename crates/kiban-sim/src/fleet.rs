@@ -262,6 +262,10 @@ impl Fleet {
     pub async fn start(spec: FleetSpec, options: Options) -> Result<Self, FleetError> {
         spec.check_names()?;
         check_files(spec.machines.len() as u64)?;
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            // The client that fetches images needs a default; losing the race to another thread is as good.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
         let shared = Arc::new(build(&spec, options)?);
         let listeners = listen(&shared, &spec).await?;
         for (index, listener) in listeners.into_iter().enumerate() {
