@@ -578,11 +578,17 @@ fn drip(bytes: Vec<u8>, per_second: u32) -> Body {
 fn truncated(reply: Reply, bytes: Vec<u8>, at: usize, kind: &'static str) -> Response<Body> {
     let length = bytes.len();
     let part = Bytes::copy_from_slice(&bytes[..at.min(length)]);
-    let frames: [Result<Frame<Bytes>, io::Error>; 2] = [
-        Ok(Frame::data(part)),
-        Err(io::Error::from(io::ErrorKind::ConnectionAborted)),
-    ];
-    let mut response = Response::new(BodyExt::boxed_unsync(StreamBody::new(stream::iter(frames))));
+    let stream = stream::unfold(Some(part), |part| async move {
+        match part {
+            Some(part) => Some((Ok(Frame::data(part)), None)),
+            None => {
+                // Let what came before leave the buffers; an error at once would take it along.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Some((Err(io::Error::from(io::ErrorKind::ConnectionAborted)), None))
+            }
+        }
+    });
+    let mut response = Response::new(BodyExt::boxed_unsync(StreamBody::new(stream)));
     dress(&mut response, reply, None);
     response
         .headers_mut()

@@ -186,11 +186,13 @@ impl FleetSpec {
         } else {
             personas
         };
+        let mut numbers = [0_usize; Persona::ALL.len()];
         let machines = (0..count)
             .map(|i| {
                 let persona = personas[i % personas.len()];
+                numbers[persona as usize] += 1;
                 MachineSpec::new(
-                    format!("{}-{:04}", persona.name(), i / personas.len() + 1),
+                    format!("{}-{:04}", persona.name(), numbers[persona as usize]),
                     persona,
                 )
             })

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use std::{future::Future, time::Duration};
 
 /// Hours of a machine's life in seconds, yet slow enough to see what lies between.
-pub const SPEED: f64 = 200.0;
+pub(crate) const SPEED: f64 = 200.0;
 
-pub async fn fleet(personas: &[Persona]) -> Fleet {
+pub(crate) async fn fleet(personas: &[Persona]) -> Fleet {
     Fleet::start(
         FleetSpec::generate(personas.len(), personas),
         Options::fast(SPEED),
@@ -20,11 +20,11 @@ pub async fn fleet(personas: &[Persona]) -> Fleet {
     .unwrap()
 }
 
-pub async fn one(persona: Persona) -> (Fleet, MachineHandle, Bmc) {
+pub(crate) async fn one(persona: Persona) -> (Fleet, MachineHandle, Bmc) {
     one_of(MachineSpec::new("m", persona)).await
 }
 
-pub async fn one_of(machine: MachineSpec) -> (Fleet, MachineHandle, Bmc) {
+pub(crate) async fn one_of(machine: MachineSpec) -> (Fleet, MachineHandle, Bmc) {
     let spec = FleetSpec {
         models: Vec::new(),
         machines: vec![machine],
@@ -36,7 +36,7 @@ pub async fn one_of(machine: MachineSpec) -> (Fleet, MachineHandle, Bmc) {
 }
 
 /// Waits until `ready` gives a value. The limit only ends a test that would hang.
-pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ready: impl FnMut() -> F) -> T {
+pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ready: impl FnMut() -> F) -> T {
     for _ in 0..6000 {
         if let Some(value) = ready().await {
             return value;
@@ -46,14 +46,14 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ready: impl
     panic!("waited in vain until {what}");
 }
 
-pub async fn until_version(machine: &MachineHandle, class: Class, version: &str) {
+pub(crate) async fn until_version(machine: &MachineHandle, class: Class, version: &str) {
     until(&format!("{class} of {} is {version}", machine.name()), || async {
         (machine.version(class).as_deref() == Some(version)).then_some(())
     })
     .await;
 }
 
-pub async fn until_settled(machine: &MachineHandle) {
+pub(crate) async fn until_settled(machine: &MachineHandle) {
     until(&format!("{} is up", machine.name()), || async {
         let s = machine.state();
         (s.bmc == "Up" && s.host == "On" && !s.updating).then_some(())
@@ -61,18 +61,18 @@ pub async fn until_settled(machine: &MachineHandle) {
     .await;
 }
 
-pub fn picture(class: Class, version: &str) -> Image {
+pub(crate) fn picture(class: Class, version: &str) -> Image {
     image::build(&ImageHeader::new(class, version, "*"), 20_000)
 }
 
 #[derive(Clone)]
-pub struct Bmc {
-    pub base: String,
-    pub client: Client,
+pub(crate) struct Bmc {
+    pub(crate) base: String,
+    pub(crate) client: Client,
 }
 
 impl Bmc {
-    pub fn new(fleet: &Fleet, machine: &MachineHandle) -> Self {
+    pub(crate) fn new(fleet: &Fleet, machine: &MachineHandle) -> Self {
         let client = Client::builder()
             .tls_certs_only([Certificate::from_pem(fleet.ca_pem().as_bytes()).unwrap()])
             .no_proxy()
@@ -86,11 +86,11 @@ impl Bmc {
         }
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
 
-    pub async fn try_get(&self, path: &str) -> reqwest::Result<Response> {
+    pub(crate) async fn try_get(&self, path: &str) -> reqwest::Result<Response> {
         self.client
             .get(self.url(path))
             .basic_auth("admin", Some("kiban-sim"))
@@ -98,17 +98,17 @@ impl Bmc {
             .await
     }
 
-    pub async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         let response = self.try_get(path).await.unwrap();
         assert_eq!(response.status(), 200, "GET {path}");
         response.json().await.unwrap()
     }
 
-    pub async fn status(&self, path: &str) -> u16 {
+    pub(crate) async fn status(&self, path: &str) -> u16 {
         self.try_get(path).await.unwrap().status().as_u16()
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Response {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Response {
         self.client
             .post(self.url(path))
             .basic_auth("admin", Some("kiban-sim"))
@@ -118,7 +118,7 @@ impl Bmc {
             .unwrap()
     }
 
-    pub async fn patch(&self, path: &str, body: Value, if_match: Option<&str>) -> Response {
+    pub(crate) async fn patch(&self, path: &str, body: Value, if_match: Option<&str>) -> Response {
         let mut request = self
             .client
             .patch(self.url(path))
@@ -130,7 +130,12 @@ impl Bmc {
         request.send().await.unwrap()
     }
 
-    pub async fn multipart(&self, path: &str, image: &Image, parameters: Value) -> reqwest::Result<Response> {
+    pub(crate) async fn multipart(
+        &self,
+        path: &str,
+        image: &Image,
+        parameters: Value,
+    ) -> reqwest::Result<Response> {
         let form = multipart::Form::new()
             .part(
                 "UpdateParameters",
@@ -150,7 +155,7 @@ impl Bmc {
             .await
     }
 
-    pub async fn raw(&self, path: &str, image: &Image) -> Response {
+    pub(crate) async fn raw(&self, path: &str, image: &Image) -> Response {
         self.client
             .post(self.url(path))
             .basic_auth("admin", Some("kiban-sim"))
@@ -160,7 +165,7 @@ impl Bmc {
             .unwrap()
     }
 
-    pub async fn inventory(&self) -> Vec<Value> {
+    pub(crate) async fn inventory(&self) -> Vec<Value> {
         let list = self.get("/redfish/v1/UpdateService/FirmwareInventory").await;
         let mut entries = Vec::new();
         for member in list["Members"].as_array().unwrap() {
@@ -169,7 +174,7 @@ impl Bmc {
         entries
     }
 
-    pub async fn ids(&self) -> Vec<String> {
+    pub(crate) async fn ids(&self) -> Vec<String> {
         self.inventory()
             .await
             .iter()
@@ -177,7 +182,7 @@ impl Bmc {
             .collect()
     }
 
-    pub async fn until_task(&self, path: &str, state: &str) -> Value {
+    pub(crate) async fn until_task(&self, path: &str, state: &str) -> Value {
         until(&format!("{path} is {state}"), || async {
             let task: Value = self.try_get(path).await.ok()?.json().await.ok()?;
             (task["TaskState"] == state).then_some(task)
@@ -186,7 +191,7 @@ impl Bmc {
     }
 
     /// Sends an image the way that this persona takes it, to the point where the BMC goes on by itself.
-    pub async fn update(&self, persona: Persona, image: &Image) -> Response {
+    pub(crate) async fn update(&self, persona: Persona, image: &Image) -> Response {
         match persona {
             Persona::Dell => {
                 let parameters = json!({"Targets": [], "@Redfish.OperationApplyTime": "OnReset", "Oem": {}});
@@ -241,7 +246,7 @@ impl Bmc {
         }
     }
 
-    pub fn system(persona: Persona) -> &'static str {
+    pub(crate) fn system(persona: Persona) -> &'static str {
         match persona {
             Persona::Dell => "/redfish/v1/Systems/System.Embedded.1",
             Persona::Openbmc => "/redfish/v1/Systems/system",
@@ -249,7 +254,7 @@ impl Bmc {
         }
     }
 
-    pub async fn reset(&self, persona: Persona, kind: &str) -> Response {
+    pub(crate) async fn reset(&self, persona: Persona, kind: &str) -> Response {
         let path = format!("{}/Actions/ComputerSystem.Reset", Self::system(persona));
         self.post(&path, json!({"ResetType": kind})).await
     }

@@ -9,13 +9,13 @@ use std::{
 };
 
 /// The shared fixtures beside the repository, if they are there.
-pub fn shared() -> Option<PathBuf> {
+pub(crate) fn shared() -> Option<PathBuf> {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
     let dir = std::env::var_os("KIBAN_SHARED").map_or(default, PathBuf::from);
     dir.join("fixtures").is_dir().then(|| dir.join("fixtures"))
 }
 
-pub fn unpack(archive: &Path, into: &Path) {
+pub(crate) fn unpack(archive: &Path, into: &Path) {
     let done = Command::new("tar")
         .arg("--zstd")
         .arg("-xf")
