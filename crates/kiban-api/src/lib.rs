@@ -20,6 +20,7 @@ pub mod model;
 pub mod operation;
 pub mod policy;
 pub mod pool;
+pub mod rbac;
 pub mod repository;
 pub mod rollout;
 pub mod shared;
