@@ -16,7 +16,7 @@ mod pack;
 
 use std::{collections::HashSet, path::Path, time::Instant};
 
-use git2::{Commit, ErrorCode, Oid, Repository};
+use git2::{Commit, Oid, Repository};
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use ssh_key::PrivateKey;
@@ -628,11 +628,7 @@ fn recent_batches(repo: &Repository, tip: Option<CommitId>) -> Result<HashSet<St
 }
 
 fn first_parent(commit: &Commit<'_>) -> Result<Option<Oid>, git2::Error> {
-    match commit.parent_id(0) {
-        Ok(id) => Ok(Some(id)),
-        Err(e) if e.code() == ErrorCode::NotFound => Ok(None),
-        Err(e) => Err(e),
-    }
+    if commit.parent_count() == 0 { Ok(None) } else { commit.parent_id(0).map(Some) }
 }
 
 fn message(message: &CommitMessage, digest: &str, sequence: u64) -> String {

@@ -14,10 +14,6 @@
 //! - A call ends by its deadline even when the remote accepts the connection and then says nothing.
 //! - A remote that is gone, empty, or without its branch is an error of its own, never "no files".
 //! - The ledger branch only ever moves forward.
-#![cfg_attr(
-    any(test, feature = "testserver"),
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)
-)]
 
 pub mod ledger;
 pub mod remote;

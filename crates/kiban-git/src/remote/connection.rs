@@ -54,6 +54,10 @@ impl<'r> Connection<'r> {
     /// Prepares the conversation. Nothing is sent yet.
     pub(crate) fn start(remote: &'r Remote, deadline: Instant) -> Result<Self, RemoteError> {
         let mode = match remote.url.scheme() {
+            // With the system's authorities libgit2 itself must check the chain, of which it shows us only the leaf; and
+            // when it refuses one behind a CONNECT proxy, libgit2 1.9 frees the proxy's stream before the TLS stream
+            // that still writes to it (httpclient.c, http_client_connect). So that case goes without the relay.
+            Scheme::Https if remote.ca.is_none() => None,
             Scheme::Https => Some(Mode::Connect),
             Scheme::Ssh => Some(Mode::Direct),
             Scheme::File => None,
@@ -90,7 +94,11 @@ impl<'r> Connection<'r> {
 
     /// Fetches the branch's objects. No reference is written: the caller decides what to make of the tip.
     pub(crate) fn fetch(&self, repo: &Repository) -> Result<BranchTip, RemoteError> {
-        self.fetch_inner(repo).map_err(|e| self.translate(&e))
+        let tip = self.fetch_inner(repo).map_err(|e| self.translate(&e))?;
+        match self.verdict.take() {
+            Some(verdict) => Err(verdict),
+            None => Ok(tip),
+        }
     }
 
     fn fetch_inner(&self, repo: &Repository) -> Result<BranchTip, git2::Error> {
@@ -143,7 +151,9 @@ impl<'r> Connection<'r> {
                 Some(text) if is_race(&text) => Pushed::NotFastForward,
                 Some(text) => Pushed::Refused(text),
             }),
-            Err(e) if e.code() == ErrorCode::NotFastForward => Ok(Pushed::NotFastForward),
+            Err(e) if e.code() == ErrorCode::NotFastForward && self.verdict.borrow().is_none() => {
+                Ok(Pushed::NotFastForward)
+            }
             Err(e) => Err(self.translate(&e)),
         }
     }
@@ -349,6 +359,7 @@ impl<'r> Connection<'r> {
         match error.code() {
             ErrorCode::Auth => RemoteError::Authentication { url, detail },
             ErrorCode::Certificate => RemoteError::Certificate { url, detail },
+            _ if says(&["certificate"]) => RemoteError::Certificate { url, detail },
             _ if says(&["redirect"]) => RemoteError::Redirected { url, detail },
             _ if says(&["authenticat", "status code: 401", "status code: 403"]) => {
                 RemoteError::Authentication { url, detail }

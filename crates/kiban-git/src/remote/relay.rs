@@ -114,6 +114,11 @@ impl Relay {
         self.port
     }
 
+    /// Closes every connection now, before it returns.
+    pub(super) fn hang_up(&self) {
+        self.shared.close(None);
+    }
+
     /// Why it hung up, if it did.
     pub(super) fn reason(&self) -> Option<HangUp> {
         self.shared.lock().reason.clone()
