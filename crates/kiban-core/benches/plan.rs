@@ -26,7 +26,11 @@ fn device(n: usize, version: &str) -> DeviceFacts {
             ..FirmwareFacts::new(class, name, version)
         });
     };
-    let maker = if n.is_multiple_of(3) { "Mellanox" } else { "Broadcom" };
+    let maker = if n.is_multiple_of(3) {
+        "Mellanox"
+    } else {
+        "Broadcom"
+    };
     for slot in 1..=2 {
         add(ComponentClass::Nic, &format!("NIC.{slot}"), maker, "20.39.2048");
         add(ComponentClass::Psu, &format!("PSU.{slot}"), "Delta", "00.1B.53");
@@ -37,11 +41,19 @@ fn device(n: usize, version: &str) -> DeviceFacts {
         let drive = if (n / 7).is_multiple_of(4) { "DL63" } else { "DL65" };
         add(ComponentClass::Drive, &format!("Bay.{bay}"), "Kioxia", drive);
     }
-    DeviceFacts {
-        firmware: Some(firmware),
-        uuid: Some(format!("4c4c4544-0058-4b32-804d-{n:012}")),
-        ..fleet::device(&format!("tyo-{n:07}"), &format!("pool-{:03}", n % POOLS), &format!("r{:05}", n / 40), version)
+    let mut facts = fleet::device(
+        &format!("tyo-{n:07}"),
+        &format!("pool-{:03}", n % POOLS),
+        &format!("r{:05}", n / 40),
+        version,
+    );
+    let uuid = format!("4c4c4544-0058-4b32-804d-{n:012}");
+    if let Some(identity) = &mut facts.identity {
+        identity.uuid.clone_from(&uuid);
     }
+    facts.uuid = Some(uuid);
+    facts.firmware = Some(firmware);
+    facts
 }
 
 fn world(devices: usize, off: impl Fn(usize) -> bool) -> World {
@@ -77,20 +89,30 @@ fn measure(world: &World) -> (Duration, Duration, Duration) {
 /// Resident memory of this process in bytes (Linux; 0 elsewhere).
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = statm.split(' ').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
+    let pages: u64 = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
     pages * 4096
 }
 
 fn main() {
     let sizes: Vec<usize> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
-    let sizes = if sizes.is_empty() { vec![100_000, 1_000_000] } else { sizes };
-    println!("{:<10} {:<28} {:>9} {:>9} {:>9} {:>8} {:>14}", "devices", "state", "min ms", "median ms", "max ms", "granted", "MB per 10,000");
+    let sizes = if sizes.is_empty() {
+        vec![100_000, 1_000_000]
+    } else {
+        sizes
+    };
+    println!(
+        "{:<10} {:<28} {:>9} {:>9} {:>9} {:>8} {:>14}",
+        "devices", "state", "min ms", "median ms", "max ms", "granted", "MB per 10,000"
+    );
     let ms = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e3);
     for size in sizes {
-        let step = (size / SOME).max(1);
         let states: [(&str, Box<dyn Fn(usize) -> bool>); 3] = [
             ("at rest", Box::new(|_| false)),
-            ("3,870 non-compliant", Box::new(move |n| n.is_multiple_of(step) && n / step < SOME)),
+            ("3,870 non-compliant", Box::new(move |n| n * 7_919 % size < SOME)),
             ("everything non-compliant", Box::new(|_| true)),
         ];
         for (name, off) in states {
@@ -100,11 +122,25 @@ fn main() {
             // The state that lasts: rollouts are under way, the canaries granted.
             let first = plan(&world, at(0));
             let (min, median, max) = measure(&world);
-            println!("{size:<10} {name:<28} {:>9} {:>9} {:>9} {:>8} {memory:>14.2}", ms(min), ms(median), ms(max), first.operations.len());
+            println!(
+                "{size:<10} {name:<28} {:>9} {:>9} {:>9} {:>8} {memory:>14.2}",
+                ms(min),
+                ms(median),
+                ms(max),
+                first.operations.len()
+            );
             if !first.operations.is_empty() {
                 carry_out(&mut world, &first);
                 let (min, median, max) = measure(&world);
-                println!("{size:<10} {:<28} {:>9} {:>9} {:>9} {:>8} {:>14}", "  … canaries under way", ms(min), ms(median), ms(max), 0, "");
+                println!(
+                    "{size:<10} {:<28} {:>9} {:>9} {:>9} {:>8} {:>14}",
+                    "  … canaries under way",
+                    ms(min),
+                    ms(median),
+                    ms(max),
+                    0,
+                    ""
+                );
             }
         }
     }

@@ -58,8 +58,13 @@ pub(crate) fn assess_readings(
     let mut differences = Vec::new();
     let mut spoken_of = vec![false; wanted.len()];
     for (at, reading) in readings.iter().enumerate() {
-        let mut entries = wanted.iter().enumerate().filter(|(_, entry)| covers(entry, reading));
-        let Some((index, entry)) = entries.next() else { continue };
+        let mut entries = wanted
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| covers(entry, reading));
+        let Some((index, entry)) = entries.next() else {
+            continue;
+        };
         if let Some(seen) = spoken_of.get_mut(index) {
             *seen = true;
         }
@@ -70,7 +75,11 @@ pub(crate) fn assess_readings(
                 *seen = true;
             }
         }
-        let kind = if at_odds { Some(DifferenceKind::Ambiguous) } else { judge(entry, reading, policy) };
+        let kind = if at_odds {
+            Some(DifferenceKind::Ambiguous)
+        } else {
+            judge(entry, reading, policy)
+        };
         if let Some(kind) = kind {
             differences.push(Difference {
                 wanted: index,
@@ -93,7 +102,13 @@ pub(crate) fn assess_readings(
             });
         }
     }
-    differences.sort_by_key(|difference| (update_order(difference.class), difference.wanted, difference.component));
+    differences.sort_by_key(|difference| {
+        (
+            update_order(difference.class),
+            difference.wanted,
+            difference.component,
+        )
+    });
     let compliance = if differences.iter().any(|difference| difference.kind.is_certain()) {
         Compliance::NonCompliant
     } else if differences.is_empty() {
@@ -108,7 +123,10 @@ pub(crate) fn assess_readings(
 }
 
 fn covers(entry: &WantedComponent, reading: &Reading<'_>) -> bool {
-    entry.class == reading.class && entry.matches.covers(reading.manufacturer, reading.model, reading.name)
+    entry.class == reading.class
+        && entry
+            .matches
+            .covers(reading.manufacturer, reading.model, reading.name)
 }
 
 /// Every machine has a BMC and a BIOS; other components may be absent, as fleets mix makers on purpose.
@@ -164,15 +182,28 @@ fn judge(entry: &WantedComponent, reading: &Reading<'_>, policy: &PolicyFacts) -
 
 /// Why the wanted version must not be installed on this component.
 fn denial(entry: &WantedComponent, reading: &Reading<'_>, policy: &PolicyFacts) -> Option<String> {
-    if entry.deny.iter().any(|version| may_be_same(version, &entry.version)) {
+    if entry
+        .deny
+        .iter()
+        .any(|version| may_be_same(version, &entry.version))
+    {
         return Some("the baseline denies its own version".to_owned());
     }
     policy
         .denied_versions
         .iter()
         .filter(|denied| denied.class == reading.class)
-        .filter(|denied| denied.matches.covers(reading.manufacturer, reading.model, reading.name))
-        .find(|denied| denied.versions.iter().any(|version| may_be_same(version, &entry.version)))
+        .filter(|denied| {
+            denied
+                .matches
+                .covers(reading.manufacturer, reading.model, reading.name)
+        })
+        .find(|denied| {
+            denied
+                .versions
+                .iter()
+                .any(|version| may_be_same(version, &entry.version))
+        })
         .map(|denied| match denied.reason.as_str() {
             "" => "the FleetPolicy denies it".to_owned(),
             reason => reason.to_owned(),
@@ -182,19 +213,28 @@ fn denial(entry: &WantedComponent, reading: &Reading<'_>, policy: &PolicyFacts) 
 fn line(entry: &WantedComponent, reading: Option<&Reading<'_>>, kind: &DifferenceKind) -> String {
     let class = entry.class;
     let wanted = &entry.version;
-    let Some(reading) = reading else { return format!("{class}: not found, wanted {wanted}") };
+    let Some(reading) = reading else {
+        return format!("{class}: not found, wanted {wanted}");
+    };
     let label = label(reading);
-    let is = if reading.version.is_empty() { "unknown" } else { reading.version };
+    let is = if reading.version.is_empty() {
+        "unknown"
+    } else {
+        reading.version
+    };
     let note = match kind {
-        DifferenceKind::Update { staged: false } | DifferenceKind::VersionUnknown | DifferenceKind::NotFound => {
-            String::new()
-        }
+        DifferenceKind::Update { staged: false }
+        | DifferenceKind::VersionUnknown
+        | DifferenceKind::NotFound => String::new(),
         DifferenceKind::Update { staged: true } => " (staged, waits for its activation)".to_owned(),
         DifferenceKind::Denied { reason } => format!(" (denied: {reason})"),
         DifferenceKind::NoImage => " (no image)".to_owned(),
         DifferenceKind::NotUpdateable => " (the BMC cannot update it)".to_owned(),
         DifferenceKind::LowestSupported => {
-            format!(" (below the lowest accepted, {})", reading.lowest_supported.unwrap_or_default())
+            format!(
+                " (below the lowest accepted, {})",
+                reading.lowest_supported.unwrap_or_default()
+            )
         }
         DifferenceKind::Ambiguous => " by one entry, and another version by another".to_owned(),
         DifferenceKind::Downgrade => " (newer than wanted, left alone)".to_owned(),
@@ -294,7 +334,11 @@ mod tests {
             FirmwareFacts::new(Bios, "BIOS", "1.10.2"),
             FirmwareFacts::new(Bmc, "iDRAC", "7.00.00.100"),
         ];
-        let components = vec![wanted(Nic, "20.39.2048"), wanted(Bios, "1.15.2"), wanted(Bmc, "7.00.00.174")];
+        let components = vec![
+            wanted(Nic, "20.39.2048"),
+            wanted(Bios, "1.15.2"),
+            wanted(Bmc, "7.00.00.174"),
+        ];
         let assessment = of(&firmware, components);
         assert_eq!(assessment.compliance, Compliance::NonCompliant);
         assert_eq!(assessment.updates(), [2, 1, 0]);
@@ -311,7 +355,11 @@ mod tests {
 
     #[test]
     fn every_component_that_an_entry_covers_must_match_and_counts_as_one_update() {
-        let firmware = [nic("Mellanox", "20.39.2048"), nic("Mellanox", "20.37.1014"), nic("Mellanox", "20.36.0")];
+        let firmware = [
+            nic("Mellanox", "20.39.2048"),
+            nic("Mellanox", "20.37.1014"),
+            nic("Mellanox", "20.36.0"),
+        ];
         let assessment = of(&firmware, vec![wanted(Nic, "20.39.2048")]);
         assert_eq!(kinds(&assessment), [UPDATE, UPDATE]);
         assert_eq!(assessment.updates(), [0]);
@@ -344,8 +392,14 @@ mod tests {
         };
         assert_eq!(kinds(&of(&firmware, vec![back])), [UPDATE]);
         let hpe = [FirmwareFacts::new(Bios, "System ROM", "A42 v2.60 (08/11/2022)")];
-        assert_eq!(kinds(&of(&hpe, vec![wanted(Bios, "2.50")])), [DifferenceKind::Downgrade]);
-        assert_eq!(of(&hpe, vec![wanted(Bios, "2.60")]).compliance, Compliance::Compliant);
+        assert_eq!(
+            kinds(&of(&hpe, vec![wanted(Bios, "2.50")])),
+            [DifferenceKind::Downgrade]
+        );
+        assert_eq!(
+            of(&hpe, vec![wanted(Bios, "2.60")]).compliance,
+            Compliance::Compliant
+        );
     }
 
     #[test]
@@ -363,11 +417,17 @@ mod tests {
             },
             ..wanted(Nic, version)
         };
-        let components = vec![of_maker("Mellanox*", "20.39.2048"), of_maker("Broadcom*", "229.0.1")];
+        let components = vec![
+            of_maker("Mellanox*", "20.39.2048"),
+            of_maker("Broadcom*", "229.0.1"),
+        ];
         let assessment = of(&[nic("Mellanox Technologies", "20.39.2048")], components.clone());
         assert_eq!(assessment.compliance, Compliance::Compliant);
         assert_eq!(of(&[], components).compliance, Compliance::Compliant);
-        assert_eq!(kinds(&of(&[], vec![wanted(Bmc, "1")])), [DifferenceKind::NotFound]);
+        assert_eq!(
+            kinds(&of(&[], vec![wanted(Bmc, "1")])),
+            [DifferenceKind::NotFound]
+        );
         assert_eq!(of(&[], vec![wanted(Bmc, "1")]).compliance, Compliance::Unknown);
     }
 
@@ -391,14 +451,23 @@ mod tests {
             updateable: Some(false),
             ..bios()
         };
-        assert_eq!(kinds(&of(&[fixed], vec![wanted(Bios, "1.15.2")])), [DifferenceKind::NotUpdateable]);
+        assert_eq!(
+            kinds(&of(&[fixed], vec![wanted(Bios, "1.15.2")])),
+            [DifferenceKind::NotUpdateable]
+        );
         let floor = FirmwareFacts {
             lowest_supported: Some("1.20.0".into()),
             ..bios()
         };
-        assert_eq!(kinds(&of(&[floor], vec![wanted(Bios, "1.15.2")])), [DifferenceKind::LowestSupported]);
+        assert_eq!(
+            kinds(&of(&[floor], vec![wanted(Bios, "1.15.2")])),
+            [DifferenceKind::LowestSupported]
+        );
         let silent = FirmwareFacts::new(Bios, "BIOS", " ");
-        assert_eq!(kinds(&of(&[silent], vec![wanted(Bios, "1.15.2")])), [DifferenceKind::VersionUnknown]);
+        assert_eq!(
+            kinds(&of(&[silent], vec![wanted(Bios, "1.15.2")])),
+            [DifferenceKind::VersionUnknown]
+        );
         let staged = FirmwareFacts {
             staged: Some("1.15.2".into()),
             ..bios()
@@ -428,6 +497,9 @@ mod tests {
         assert_eq!(assessment.compliance, Compliance::NonCompliant);
         assert!(assessment.updates().is_empty());
         let block = assessment.block().unwrap();
-        assert_eq!(block.line, "BIOS: 1.10.2, wanted 1.15.2 (denied: bricks boards of 2021)");
+        assert_eq!(
+            block.line,
+            "BIOS: 1.10.2, wanted 1.15.2 (denied: bricks boards of 2021)"
+        );
     }
 }

@@ -113,13 +113,20 @@ mod tests {
         let fleet = Some(Budget { used: 5, allowed: 5 });
         let [here, there] = [DomainId(1), DomainId(2)];
         assert_eq!(pool.refusal(here, None), None);
-        assert_eq!(pool.refusal(here, fleet).map(WaitingOn::reason), Some("FleetBudget"));
+        assert_eq!(
+            pool.refusal(here, fleet).map(WaitingOn::reason),
+            Some("FleetBudget")
+        );
         pool.count(Some(here));
         assert_eq!(pool.refusal(here, None).map(WaitingOn::reason), Some("Domain"));
         assert_eq!(pool.refusal(there, None), None);
         pool.count(None);
         assert_eq!(pool.refusal(there, None).map(WaitingOn::reason), Some("Budget"));
         pool.count(Some(there));
-        assert_eq!(pool.total.room(), 0, "more than allowed leaves no room, and does not wrap");
+        assert_eq!(
+            pool.total.room(),
+            0,
+            "more than allowed leaves no room, and does not wrap"
+        );
     }
 }

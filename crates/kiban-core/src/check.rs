@@ -77,7 +77,9 @@ impl<'a> Checker<'a> {
 
     fn operation(&mut self, operation: &NewOperation) {
         let name = &operation.device;
-        let Some(device) = self.world.device(name) else { return self.fault("DeviceExists", name) };
+        let Some(device) = self.world.device(name) else {
+            return self.fault("DeviceExists", name);
+        };
         if self.world.policy().paused {
             self.fault("Paused", name);
         }
@@ -96,10 +98,16 @@ impl<'a> Checker<'a> {
         if operation.updates.is_empty() {
             self.fault("NothingToDo", name);
         }
-        if operation.updates.iter().any(|update| update.image.sha256.is_empty()) {
+        if operation
+            .updates
+            .iter()
+            .any(|update| update.image.sha256.is_empty())
+        {
             self.fault("Image", name);
         }
-        let Some((pool, baseline)) = self.wanted_of(operation) else { return self.fault("Baseline", name) };
+        let Some((pool, baseline)) = self.wanted_of(operation) else {
+            return self.fault("Baseline", name);
+        };
         if operation.revision != revision::of(&revision::of_components(&baseline.components), pool.retry) {
             self.fault("Revision", name);
         }
@@ -120,10 +128,11 @@ impl<'a> Checker<'a> {
         }
         let denied = &self.world.policy().denied_versions;
         for update in &operation.updates {
-            let by_policy = denied
-                .iter()
-                .any(|it| it.class == update.class && it.matches.is_any() && it.versions.contains(&update.to));
-            let entry = |it: &&crate::facts::WantedComponent| it.class == update.class && it.version == update.to;
+            let by_policy = denied.iter().any(|it| {
+                it.class == update.class && it.matches.is_any() && it.versions.contains(&update.to)
+            });
+            let entry =
+                |it: &&crate::facts::WantedComponent| it.class == update.class && it.version == update.to;
             let by_itself = baseline
                 .components
                 .iter()
@@ -137,10 +146,15 @@ impl<'a> Checker<'a> {
 
     fn wanted_of(&self, operation: &NewOperation) -> Option<(&'a PoolFacts, &'a BaselineFacts)> {
         let world = self.world;
-        let state = self.plan.rollouts.iter().find(|state| state.name == operation.rollout)?;
+        let state = self
+            .plan
+            .rollouts
+            .iter()
+            .find(|state| state.name == operation.rollout)?;
         let pool = world.pool(&state.pool)?;
         let baseline = world.baseline(&state.baseline)?;
-        (pool.name == operation.pool && operation.campaign == format!("Rollout/{}", state.name)).then_some((pool, baseline))
+        (pool.name == operation.pool && operation.campaign == format!("Rollout/{}", state.name))
+            .then_some((pool, baseline))
     }
 
     /// Devices that are unavailable once the plan is carried out, and the most that the plan may have added to.
@@ -161,7 +175,10 @@ impl<'a> Checker<'a> {
             }
         }
         for operation in self.world.operations().filter(|it| !it.outcome.is_final()) {
-            disrupted.entry(&operation.pool).or_default().insert(&operation.device);
+            disrupted
+                .entry(&operation.pool)
+                .or_default()
+                .insert(&operation.device);
             if let Some(device) = self.world.device(&operation.device) {
                 disrupted.entry(device.pool()).or_default().insert(device.name());
             }
@@ -169,12 +186,17 @@ impl<'a> Checker<'a> {
         }
         let mut granted: BTreeMap<&str, u32> = BTreeMap::new();
         for operation in &self.plan.operations {
-            disrupted.entry(&operation.pool).or_default().insert(&operation.device);
+            disrupted
+                .entry(&operation.pool)
+                .or_default()
+                .insert(&operation.device);
             all.insert(&operation.device);
             *granted.entry(&operation.pool).or_default() += 1;
         }
         for pool in granted.keys() {
-            let Some(facts) = self.world.pool(pool) else { continue };
+            let Some(facts) = self.world.pool(pool) else {
+                continue;
+            };
             let down = disrupted.get(pool).map_or(0, BTreeSet::len);
             let allowed = facts.max_unavailable.of(bound.get(pool).copied().unwrap_or(0));
             if down > allowed as usize {
@@ -186,21 +208,33 @@ impl<'a> Checker<'a> {
             && !granted.is_empty()
             && all.len() > limit.of(fleet_size) as usize
         {
-            self.fault("FleetBudget", format!("{} of {}", all.len(), limit.of(fleet_size)));
+            self.fault(
+                "FleetBudget",
+                format!("{} of {}", all.len(), limit.of(fleet_size)),
+            );
         }
     }
 
     fn domains(&mut self, pool: &PoolFacts, disrupted: Option<&BTreeSet<&str>>) {
         let mut domains: BTreeMap<String, (u32, bool)> = BTreeMap::new();
         for name in disrupted.into_iter().flatten() {
-            let Some(device) = self.world.device(name) else { continue };
+            let Some(device) = self.world.device(name) else {
+                continue;
+            };
             let entry = domains.entry(device.domain(pool.domain).to_string()).or_default();
             entry.0 += 1;
-            entry.1 |= self.plan.operations.iter().any(|operation| operation.device == *name);
+            entry.1 |= self
+                .plan
+                .operations
+                .iter()
+                .any(|operation| operation.device == *name);
         }
         for (domain, (down, granted)) in domains {
             if granted && down > pool.max_per_domain {
-                self.fault("DomainBudget", format!("{} {domain}: {down} of {}", pool.name, pool.max_per_domain));
+                self.fault(
+                    "DomainBudget",
+                    format!("{} {domain}: {down} of {}", pool.name, pool.max_per_domain),
+                );
             }
         }
     }
@@ -209,7 +243,12 @@ impl<'a> Checker<'a> {
     fn waves(&mut self) {
         for state in &self.plan.rollouts {
             let status = &state.status;
-            let granted = self.plan.operations.iter().filter(|operation| operation.rollout == state.name).count();
+            let granted = self
+                .plan
+                .operations
+                .iter()
+                .filter(|operation| operation.rollout == state.name)
+                .count();
             if granted == 0 {
                 continue;
             }
@@ -224,7 +263,10 @@ impl<'a> Checker<'a> {
             });
             let before = self.world.pool(&state.pool).map_or(0, |pool| {
                 let earlier = pool.waves.iter().take(status.wave.saturating_sub(1) as usize);
-                earlier.map(|wave| wave.reach.of(status.total).min(status.total)).max().unwrap_or(0)
+                earlier
+                    .map(|wave| wave.reach.of(status.total).min(status.total))
+                    .max()
+                    .unwrap_or(0)
             });
             if reach.is_some_and(|reach| begun > reach.max(before) as usize) {
                 self.fault("Wave", format!("{}: {begun} in wave {}", state.name, status.wave));
@@ -240,8 +282,14 @@ impl<'a> Checker<'a> {
 
     fn halts(&mut self) {
         for state in &self.plan.rollouts {
-            let limit = self.world.pool(&state.pool).map_or(1, |pool| pool.halt_after_failed.max(1));
-            let stored = self.world.rollouts().filter(|it| it.pool == state.pool && it.baseline == state.baseline);
+            let limit = self
+                .world
+                .pool(&state.pool)
+                .map_or(1, |pool| pool.halt_after_failed.max(1));
+            let stored = self
+                .world
+                .rollouts()
+                .filter(|it| it.pool == state.pool && it.baseline == state.baseline);
             let latched = stored
                 .take(1)
                 .filter_map(|facts| facts.status.as_ref())
@@ -260,7 +308,10 @@ impl<'a> Checker<'a> {
         let granted: BTreeSet<&str> = self.plan.operations.iter().map(|it| it.device.as_str()).collect();
         let mut faults = Vec::new();
         for (device, verdict) in self.plan.verdicts(self.world) {
-            let needs = self.plan.assessment(verdict).is_some_and(crate::compliance::Assessment::needs_change);
+            let needs = self
+                .plan
+                .assessment(verdict)
+                .is_some_and(crate::compliance::Assessment::needs_change);
             if needs && !verdict.updating && verdict.waiting.is_none() {
                 faults.push(("SilentWait", device.name()));
             }
@@ -282,7 +333,10 @@ impl<'a> Checker<'a> {
         let withdraw = self.plan.withdraw.iter().map(|it| it.device.as_str());
         let mut looked_at: Vec<&str> = adopt.chain(withdraw).collect();
         looked_at.sort_unstable();
-        let all = self.world.operations().filter(|it| it.outcome == Outcome::Pending);
+        let all = self
+            .world
+            .operations()
+            .filter(|it| it.outcome == Outcome::Pending);
         let all: Vec<&str> = all.map(|it| it.device.as_str()).collect();
         if looked_at != all {
             self.fault("Unstarted", format!("looked at {looked_at:?} of {all:?}"));

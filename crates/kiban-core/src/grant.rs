@@ -16,6 +16,7 @@ use crate::{
     world::{DeviceId, DeviceRow, DomainId, FirmwareSet, IdentityMatch, OperationRow, Sym, World},
 };
 use hashbrown::HashMap;
+use std::{cmp::Reverse, collections::BinaryHeap};
 
 /// How a device came through the present revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,8 @@ pub(crate) struct Subject<'a> {
 impl<'a> Subject<'a> {
     /// The operation on it that has not ended.
     pub(crate) fn active(&self) -> Option<&'a OperationRow> {
-        self.operation.filter(|operation| !operation.facts.outcome.is_final())
+        self.operation
+            .filter(|operation| !operation.facts.outcome.is_final())
     }
 
     pub(crate) fn needs_change(&self) -> bool {
@@ -52,13 +54,19 @@ impl<'a> Subject<'a> {
     /// Why nothing may be changed on it now, as far as the device alone tells; the first is what it waits on.
     pub(crate) fn refusals(&self) -> impl Iterator<Item = WaitingOn> + use<> {
         let row = self.row;
-        let ended = self.operation.is_some_and(|operation| operation.facts.outcome.is_final());
-        let other = self.active().is_some_and(|operation| Some(operation.revision) != self.revision);
+        let ended = self
+            .operation
+            .is_some_and(|operation| operation.facts.outcome.is_final());
+        let other = self
+            .active()
+            .is_some_and(|operation| Some(operation.revision) != self.revision);
         [
             self.duplicate.map(|other| WaitingOn::Duplicate { other }),
             row.hold.map(|reason| WaitingOn::Held { reason }),
             (row.identity == IdentityMatch::Other).then_some(WaitingOn::WrongMachine),
-            self.wrong_model.then_some(WaitingOn::WrongModel { reported: row.reported }),
+            self.wrong_model.then_some(WaitingOn::WrongModel {
+                reported: row.reported,
+            }),
             (row.reach == Reach::Unreachable).then_some(WaitingOn::Unreachable),
             self.is_never_read().then_some(WaitingOn::NeverRead),
             (row.health == Health::Critical).then_some(WaitingOn::Unhealthy),
@@ -122,7 +130,8 @@ impl RolloutGate {
         });
         [
             self.paused.then_some(WaitingOn::Paused),
-            self.halted.map(|(failed, limit)| WaitingOn::Halted { failed, limit }),
+            self.halted
+                .map(|(failed, limit)| WaitingOn::Halted { failed, limit }),
             (self.room == 0).then_some(soak.unwrap_or(self.wave_refusal())),
         ]
         .into_iter()
@@ -144,7 +153,7 @@ impl RolloutGate {
 /// What came of one candidate.
 pub(crate) type Decision = (DeviceId, Result<(), WaitingOn>);
 
-/// Lets candidates of one rollout through, in the order of [`order`], as far as its wave and the budgets allow; the
+/// Lets candidates of one rollout through, in the order of a [`Queue`], as far as its wave and the budgets allow; the
 /// budgets are used up on the way.
 pub(crate) fn grant(
     world: &World,
@@ -159,67 +168,97 @@ pub(crate) fn grant(
         return candidates.iter().map(|it| (it.device, Err(refusal))).collect();
     }
     let domain_of = |device: DeviceId, kind| {
-        world
-            .device_row(device)
-            .map_or(DomainId::default(), |row| world.places().domain_of(row.place, kind))
+        world.device_row(device).map_or(DomainId::default(), |row| {
+            world.places().domain_of(row.place, kind)
+        })
     };
     let mut room = gate.room;
-    let ordered = order(candidates, through, |device| domain_of(device, FailureDomain::Rack));
-    let decide = |candidate: Candidate| {
-        let device = candidate.device;
-        if room == 0 {
-            return (device, Err(gate.wave_refusal()));
-        }
+    let mut queue = Queue::of(candidates, through, |device| {
+        domain_of(device, FailureDomain::Rack)
+    });
+    let mut decisions = Vec::with_capacity(candidates.len());
+    while room > 0
+        && let Some(device) = queue.next()
+    {
         let domain = domain_of(device, domain_kind);
         match pool.refusal(domain, fleet.0) {
             // Its place in the wave goes to a device of another domain.
-            Some(refusal @ WaitingOn::Domain { .. }) => (device, Err(refusal)),
+            Some(refusal @ WaitingOn::Domain { .. }) => decisions.push((device, Err(refusal))),
             Some(refusal) => {
                 room -= 1;
-                (device, Err(refusal))
+                decisions.push((device, Err(refusal)));
             }
             None => {
                 room -= 1;
                 pool.count(Some(domain));
                 fleet.count();
-                (device, Ok(()))
+                decisions.push((device, Ok(())));
             }
         }
-    };
-    ordered.into_iter().map(decide).collect()
+    }
+    decisions.extend(queue.rest().map(|device| (device, Err(gate.wave_refusal()))));
+    decisions
 }
 
 /// The order in which candidates (by name) are let through: in rounds over the classes, so that the first few stand
 /// for all of them; within a class in rounds over the racks; then by name.
 ///
 /// The class that begins a round moves on with every device that is through, so that a budget of one at a time still
-/// visits every class. Classes and racks are in the order of their first device's name, which does not depend on the
-/// numbers that the world gave them.
-pub(crate) fn order(candidates: &[Candidate], through: u32, rack: impl Fn(DeviceId) -> DomainId) -> Vec<Candidate> {
-    let mut classes: HashMap<u32, u32> = HashMap::new();
-    let mut in_rack: HashMap<(u32, DomainId), u32> = HashMap::new();
-    let mut keyed: Vec<(u32, u32, u32, Candidate)> = Vec::with_capacity(candidates.len());
-    for (at, &candidate) in (0_u32..).zip(candidates) {
-        let next = u32::try_from(classes.len()).unwrap_or(u32::MAX);
-        let class = *classes.entry(candidate.class).or_insert(next);
-        let round = in_rack.entry((class, rack(candidate.device))).or_default();
-        keyed.push((class, *round, at, candidate));
-        *round += 1;
+/// visits every class. Classes are in the order of their first device's name, which does not depend on the numbers
+/// that the world gave them. Heaps, since a wave takes a few of many thousands.
+struct Queue<'a> {
+    candidates: &'a [Candidate],
+    /// Per class: round of the rack, then index in `candidates`.
+    classes: Vec<BinaryHeap<Reverse<(u32, u32)>>>,
+    turn: usize,
+}
+
+impl<'a> Queue<'a> {
+    fn of(candidates: &'a [Candidate], through: u32, rack: impl Fn(DeviceId) -> DomainId) -> Self {
+        let mut numbers: HashMap<u32, usize> = HashMap::new();
+        let mut in_rack: HashMap<(u32, DomainId), u32> = HashMap::new();
+        let mut classes: Vec<Vec<Reverse<(u32, u32)>>> = Vec::new();
+        for (at, candidate) in (0_u32..).zip(candidates) {
+            let number = *numbers.entry(candidate.class).or_insert(classes.len());
+            if number == classes.len() {
+                classes.push(Vec::new());
+            }
+            let round = in_rack
+                .entry((candidate.class, rack(candidate.device)))
+                .or_default();
+            if let Some(class) = classes.get_mut(number) {
+                class.push(Reverse((*round, at)));
+            }
+            *round += 1;
+        }
+        Self {
+            candidates,
+            turn: (through as usize).checked_rem(classes.len()).unwrap_or(0),
+            classes: classes.into_iter().map(BinaryHeap::from).collect(),
+        }
     }
-    keyed.sort_unstable_by_key(|&(class, round, at, _)| (class, round, at));
-    let count = u32::try_from(classes.len()).unwrap_or(u32::MAX).max(1);
-    let first = through % count;
-    let mut place = 0;
-    let mut present = None;
-    for (class, round, _, _) in &mut keyed {
-        place = if present == Some(*class) { place + 1 } else { 0 };
-        present = Some(*class);
-        // From here on: place within the class, then the class counted from the one whose turn it is.
-        *round = place;
-        *class = (*class + count - first) % count;
+
+    /// Those that are left, in no order.
+    fn rest(&self) -> impl Iterator<Item = DeviceId> {
+        let left = self.classes.iter().flat_map(BinaryHeap::iter);
+        left.filter_map(|Reverse((_, at))| self.candidates.get(*at as usize))
+            .map(|candidate| candidate.device)
     }
-    keyed.sort_unstable_by_key(|&(class, place, _, _)| (place, class));
-    keyed.into_iter().map(|(_, _, _, candidate)| candidate).collect()
+}
+
+impl Iterator for Queue<'_> {
+    type Item = DeviceId;
+
+    fn next(&mut self) -> Option<DeviceId> {
+        for _ in 0..self.classes.len() {
+            let first = self.classes.get_mut(self.turn).and_then(BinaryHeap::pop);
+            self.turn = (self.turn + 1) % self.classes.len();
+            if let Some(Reverse((_, at))) = first {
+                return self.candidates.get(at as usize).map(|candidate| candidate.device);
+            }
+        }
+        None
+    }
 }
 
 #[cfg(test)]
@@ -234,9 +273,8 @@ mod tests {
                 class,
             })
             .collect();
-        order(&list, through, |device| DomainId(candidates[device.index()].1))
-            .into_iter()
-            .map(|candidate| candidate.device.index())
+        Queue::of(&list, through, |device| DomainId(candidates[device.index()].1))
+            .map(DeviceId::index)
             .collect()
     }
 
@@ -256,6 +294,9 @@ mod tests {
 
     #[test]
     fn the_numbers_of_classes_do_not_matter() {
-        assert_eq!(ordered(&[(1, 1), (2, 1), (1, 2)], 0), ordered(&[(9, 5), (4, 5), (9, 1)], 0));
+        assert_eq!(
+            ordered(&[(1, 1), (2, 1), (1, 2)], 0),
+            ordered(&[(9, 5), (4, 5), (9, 1)], 0)
+        );
     }
 }

@@ -300,28 +300,44 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
     plan.withdraw_stranded(world, &survey);
     let mut excess = Excess::of(&survey);
     for &at in &order {
-        let (Some(group), Some(proposal)) = (survey.groups.get(at), proposals.get(at)) else { continue };
+        let (Some(group), Some(proposal)) = (survey.groups.get(at), proposals.get(at)) else {
+            continue;
+        };
         for review in review(world, group, proposal, &mut excess, &survey) {
             plan.record(world, &mut survey.verdicts, review);
         }
     }
     for &at in &order {
-        let (Some(group), Some(proposal)) = (survey.groups.get(at), proposals.get(at)) else { continue };
-        let Some(budget) = survey.pool_budgets.get_mut(group.pool as usize) else { continue };
+        let (Some(group), Some(proposal)) = (survey.groups.get(at), proposals.get(at)) else {
+            continue;
+        };
+        let Some(budget) = survey.pool_budgets.get_mut(group.pool as usize) else {
+            continue;
+        };
         let through = group.done + group.failed + group.running;
         let domain = group.pool_row.facts.domain;
-        let decisions =
-            grant::grant(world, &proposal.gate, &group.candidates, through, domain, budget, &mut survey.fleet);
+        let decisions = grant::grant(
+            world,
+            &proposal.gate,
+            &group.candidates,
+            through,
+            domain,
+            budget,
+            &mut survey.fleet,
+        );
         for (device, decision) in decisions {
-            let Some(verdict) = survey.verdicts.get_mut(device.index()) else { continue };
+            let Some(verdict) = survey.verdicts.get_mut(device.index()) else {
+                continue;
+            };
             match decision {
                 Err(refusal) => verdict.waiting = Some(refusal),
                 Ok(()) => {
                     verdict.updating = true;
                     let assessment = survey.assessments.get(verdict.assessment as usize);
-                    plan.operations.extend(assessment.and_then(|assessment| {
-                        new_operation(world, device, group, proposal, assessment)
-                    }));
+                    plan.operations
+                        .extend(assessment.and_then(|assessment| {
+                            new_operation(world, device, group, proposal, assessment)
+                        }));
                 }
             }
         }
@@ -368,13 +384,19 @@ impl Plan {
             self.withdraw.push(Withdrawal {
                 device: facts.device.clone(),
                 id: facts.id.clone(),
-                reason: if world.id(&facts.device).is_some() { "Superseded" } else { "DeviceGone" },
+                reason: if world.id(&facts.device).is_some() {
+                    "Superseded"
+                } else {
+                    "DeviceGone"
+                },
             });
         }
     }
 
     fn record(&mut self, world: &World, verdicts: &mut [Verdict], review: Review) {
-        let Some(operation) = world.operation(world.name(review.device)) else { return };
+        let Some(operation) = world.operation(world.name(review.device)) else {
+            return;
+        };
         let (device, id) = (operation.device.clone(), operation.id.clone());
         let Some((reason, waiting)) = review.refusal else {
             let epoch = operation.epoch;
@@ -447,8 +469,15 @@ impl Excess {
                 }
             }
         }
-        let fleet = survey.fleet.0.map_or(0, |fleet| fleet.used.saturating_sub(fleet.allowed));
-        Self { pools, domains, fleet }
+        let fleet = survey
+            .fleet
+            .0
+            .map_or(0, |fleet| fleet.used.saturating_sub(fleet.allowed));
+        Self {
+            pools,
+            domains,
+            fleet,
+        }
     }
 
     /// What the device's pool is beyond, if anything.
@@ -461,7 +490,11 @@ impl Excess {
                 allowed: budget.total.allowed,
             });
         }
-        if self.domains.get(&(pool, domain)).is_some_and(|&excess| excess > 0) {
+        if self
+            .domains
+            .get(&(pool, domain))
+            .is_some_and(|&excess| excess > 0)
+        {
             return Some(WaitingOn::Domain {
                 domain,
                 unavailable: budget.domains.get(&domain).copied().unwrap_or(0),
@@ -504,12 +537,23 @@ fn review(
 ) -> Vec<Review> {
     let gate = &proposal.gate;
     let mine = group.unstarted.iter().filter(|it| !it.superseded).count();
-    let started = group.running.saturating_sub(u32::try_from(mine).unwrap_or(u32::MAX));
-    let mut room = gate.wave.reach.saturating_sub(group.done + group.failed).saturating_sub(started);
-    let rollout = [gate.paused.then_some(WaitingOn::Paused), halted(gate)].into_iter().flatten().next();
+    let started = group
+        .running
+        .saturating_sub(u32::try_from(mine).unwrap_or(u32::MAX));
+    let mut room = gate
+        .wave
+        .reach
+        .saturating_sub(group.done + group.failed)
+        .saturating_sub(started);
+    let rollout = [gate.paused.then_some(WaitingOn::Paused), halted(gate)]
+        .into_iter()
+        .flatten()
+        .next();
     let mut reviews = Vec::with_capacity(group.unstarted.len());
     for unstarted in &group.unstarted {
-        let Some(row) = world.device_row(unstarted.device) else { continue };
+        let Some(row) = world.device_row(unstarted.device) else {
+            continue;
+        };
         let domain = world.places().domain_of(row.place, group.pool_row.facts.domain);
         let waiting = |waiting: WaitingOn| (waiting.reason(), Some(waiting));
         let refusal = if unstarted.superseded {
@@ -537,7 +581,8 @@ fn review(
 }
 
 fn halted(gate: &RolloutGate) -> Option<WaitingOn> {
-    gate.halted.map(|(failed, limit)| WaitingOn::Halted { failed, limit })
+    gate.halted
+        .map(|(failed, limit)| WaitingOn::Halted { failed, limit })
 }
 
 /// Everything that an operation's spec needs but the epoch.
@@ -567,7 +612,12 @@ fn new_operation(
     });
     Some(NewOperation {
         device: row.name.to_string(),
-        id: revision::operation_id(&row.name, &rollout, &group.revision, row.last.map_or(0, |last| last.id)),
+        id: revision::operation_id(
+            &row.name,
+            &rollout,
+            &group.revision,
+            row.last.map_or(0, |last| last.id),
+        ),
         campaign: format!("Rollout/{rollout}"),
         pool: group.pool_row.facts.name.clone(),
         revision: group.revision.clone(),

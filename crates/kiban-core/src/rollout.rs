@@ -183,13 +183,17 @@ mod tests {
         assert_eq!(one, "a-b-c");
         taken.insert(one);
         let other = name("a", "b-c", &taken);
-        assert!(other.starts_with("a-b-c-") && other.len() == "a-b-c-".len() + NAME_DIGITS, "{other}");
+        assert!(
+            other.starts_with("a-b-c-") && other.len() == "a-b-c-".len() + NAME_DIGITS,
+            "{other}"
+        );
     }
 
     #[test]
     fn a_long_name_is_cut_and_stays_its_own() {
         let long = "x".repeat(200);
-        let [one, other] = ["y", "z"].map(|last| name(&long, &format!("{}{last}", "b".repeat(199)), &BTreeSet::new()));
+        let [one, other] =
+            ["y", "z"].map(|last| name(&long, &format!("{}{last}", "b".repeat(199)), &BTreeSet::new()));
         assert!(one.len() <= NAME_BYTES && one != other);
     }
 }

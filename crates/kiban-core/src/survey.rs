@@ -161,8 +161,14 @@ impl<'a> Survey<'a> {
             pool_budgets: pool_budgets.collect(),
             fleet: FleetBudget::default(),
             verdicts: vec![Verdict::default(); world.slots()],
-            pool_summaries: pools.iter().map(|pool| PoolSummary::named(&pool.facts.name)).collect(),
-            baseline_summaries: baselines.iter().map(|it| BaselineSummary::named(&it.facts.name)).collect(),
+            pool_summaries: pools
+                .iter()
+                .map(|pool| PoolSummary::named(&pool.facts.name))
+                .collect(),
+            baseline_summaries: baselines
+                .iter()
+                .map(|it| BaselineSummary::named(&it.facts.name))
+                .collect(),
             stranded: Vec::new(),
             findings: Vec::new(),
             fleet_size: 0,
@@ -175,21 +181,31 @@ impl<'a> Survey<'a> {
     fn find_duplicates(&mut self) {
         let mut groups = std::collections::BTreeSet::new();
         for (_, devices) in self.world.shared_identities() {
-            let mut named: Vec<(&str, DeviceId)> = devices.iter().map(|&id| (self.world.name(id), id)).collect();
+            let mut named: Vec<(&str, DeviceId)> =
+                devices.iter().map(|&id| (self.world.name(id), id)).collect();
             named.sort_unstable();
             for &(_, id) in &named {
                 if let Some(&(_, other)) = named.iter().find(|(_, other)| *other != id) {
                     self.duplicates.insert(id, other);
                 }
             }
-            let names: Vec<String> = named.iter().take(FINDING_NAMES).map(|(name, _)| (*name).to_owned()).collect();
+            let names: Vec<String> = named
+                .iter()
+                .take(FINDING_NAMES)
+                .map(|(name, _)| (*name).to_owned())
+                .collect();
             groups.insert(names);
         }
-        self.findings.extend(groups.into_iter().map(|devices| Finding::Duplicate { devices }));
+        self.findings
+            .extend(groups.into_iter().map(|devices| Finding::Duplicate { devices }));
     }
 
     fn device(&mut self, id: DeviceId, row: &'a DeviceRow, exceptions: &mut Exceptions) {
-        let operation = if row.operation { self.world.operation_row(&row.name) } else { None };
+        let operation = if row.operation {
+            self.world.operation_row(&row.name)
+        } else {
+            None
+        };
         let active = operation.filter(|operation| !operation.facts.outcome.is_final());
         let mut verdict = Verdict {
             updating: active.is_some(),
@@ -235,7 +251,13 @@ impl<'a> Survey<'a> {
         self.finish(id, verdict, operation, stranded);
     }
 
-    fn finish(&mut self, id: DeviceId, verdict: Verdict, operation: Option<&'a OperationRow>, stranded: bool) {
+    fn finish(
+        &mut self,
+        id: DeviceId,
+        verdict: Verdict,
+        operation: Option<&'a OperationRow>,
+        stranded: bool,
+    ) {
         if let Some(slot) = self.verdicts.get_mut(id.index()) {
             *slot = verdict;
         }
@@ -270,15 +292,30 @@ impl<'a> Survey<'a> {
             Choice::Group(group) => group,
         };
         verdict.group = group;
-        let Some(baseline_row) = self.groups.get(group as usize).map(|group| group.baseline_row) else { return true };
-        let baseline = self.baseline_index.get(baseline_row.name.index()).copied().unwrap_or(NONE);
+        let Some(baseline_row) = self.groups.get(group as usize).map(|group| group.baseline_row) else {
+            return true;
+        };
+        let baseline = self
+            .baseline_index
+            .get(baseline_row.name.index())
+            .copied()
+            .unwrap_or(NONE);
         let judged_at = self.judge(row, baseline_row);
         verdict.assessment = judged_at;
         let world = self.world;
-        let wrong_model = row.identity != crate::world::IdentityMatch::NeverRead && !self.is_known_as(row, patterns);
-        let Some(group) = self.groups.get_mut(group as usize) else { return true };
+        let wrong_model =
+            row.identity != crate::world::IdentityMatch::NeverRead && !self.is_known_as(row, patterns);
+        let Some(group) = self.groups.get_mut(group as usize) else {
+            return true;
+        };
         let judged = self.judged.get(judged_at as usize);
-        let through = through(row, operation, world, group.revision_sym, judged.is_some_and(|it| it.needs_change));
+        let through = through(
+            row,
+            operation,
+            world,
+            group.revision_sym,
+            judged.is_some_and(|it| it.needs_change),
+        );
         let subject = Subject {
             row,
             judged,
@@ -334,8 +371,12 @@ impl<'a> Survey<'a> {
     /// are not together.
     pub(crate) fn ensure_group(&mut self, pool: &str, baseline: &str) -> bool {
         let at = self.pools.iter().position(|row| row.facts.name == pool);
-        let Some((at, pool_row)) = at.and_then(|at| Some((at, *self.pools.get(at)?))) else { return false };
-        let Some(&baseline_row) = self.baselines.iter().find(|row| row.facts.name == baseline) else { return false };
+        let Some((at, pool_row)) = at.and_then(|at| Some((at, *self.pools.get(at)?))) else {
+            return false;
+        };
+        let Some(&baseline_row) = self.baselines.iter().find(|row| row.facts.name == baseline) else {
+            return false;
+        };
         if !pool_row.baselines.contains(&baseline_row.name) {
             return false;
         }
@@ -344,7 +385,8 @@ impl<'a> Survey<'a> {
     }
 
     fn group(&mut self, pool: u32, pool_row: &'a PoolRow, baseline_row: &'a BaselineRow) -> u32 {
-        let same = |group: &GroupSurvey<'_>| group.pool == pool && group.baseline_row.name == baseline_row.name;
+        let same =
+            |group: &GroupSurvey<'_>| group.pool == pool && group.baseline_row.name == baseline_row.name;
         // Newest first: a pool's devices come mixed, yet a pool has few baselines.
         if let Some(at) = self.groups.iter().rposition(same) {
             return u32::try_from(at).unwrap_or(NONE);
@@ -370,10 +412,11 @@ impl<'a> Survey<'a> {
     /// Whether the model's patterns take what the BMC reports; asked once per pair.
     fn is_known_as(&mut self, row: &DeviceRow, patterns: &[String]) -> bool {
         let reported = self.world.text(row.reported);
-        *self
-            .known_as
-            .entry((row.model, row.reported))
-            .or_insert_with(|| patterns.iter().any(|pattern| crate::pattern::matches(pattern, reported)))
+        *self.known_as.entry((row.model, row.reported)).or_insert_with(|| {
+            patterns
+                .iter()
+                .any(|pattern| crate::pattern::matches(pattern, reported))
+        })
     }
 
     /// Compares a firmware vector with a baseline, once.
@@ -381,7 +424,9 @@ impl<'a> Survey<'a> {
         if let Some(&at) = self.judged_index.get(&(row.firmware, baseline.name, row.model)) {
             return at;
         }
-        let Some(rows) = self.world.firmware_rows(row.firmware) else { return NONE };
+        let Some(rows) = self.world.firmware_rows(row.firmware) else {
+            return NONE;
+        };
         let text = |sym: Sym| self.world.text(sym);
         let readings: Vec<Reading<'_>> = rows
             .iter()
@@ -405,7 +450,10 @@ impl<'a> Survey<'a> {
         signature.sort_unstable();
         signature.dedup();
         let next = u32::try_from(self.classes.len()).unwrap_or(NONE);
-        let class = *self.classes.entry((baseline.name, row.model, signature)).or_insert(next);
+        let class = *self
+            .classes
+            .entry((baseline.name, row.model, signature))
+            .or_insert(next);
         let waiting = |it: &crate::compliance::Difference| waiting_on(it, rows, baseline);
         self.judged.push(Judged {
             needs_change: assessment.needs_change(),
@@ -420,7 +468,8 @@ impl<'a> Survey<'a> {
         });
         self.assessments.push(assessment);
         let at = u32::try_from(self.judged.len() - 1).unwrap_or(NONE);
-        self.judged_index.insert((row.firmware, baseline.name, row.model), at);
+        self.judged_index
+            .insert((row.firmware, baseline.name, row.model), at);
         at
     }
 
@@ -433,10 +482,14 @@ impl<'a> Survey<'a> {
             let row = self.world.id(device).and_then(|id| self.world.device_row(id));
             let counted = row.is_some_and(|row| row.pool == operation.pool);
             if !counted {
-                let pool = self.pool_index.get(operation.pool.index()).copied().unwrap_or(NONE);
-                let domain = row.zip(self.pools.get(pool as usize)).map(|(row, pool)| {
-                    self.world.places().domain_of(row.place, pool.facts.domain)
-                });
+                let pool = self
+                    .pool_index
+                    .get(operation.pool.index())
+                    .copied()
+                    .unwrap_or(NONE);
+                let domain = row
+                    .zip(self.pools.get(pool as usize))
+                    .map(|(row, pool)| self.world.places().domain_of(row.place, pool.facts.domain));
                 if let Some(budget) = self.pool_budgets.get_mut(pool as usize) {
                     budget.count(domain);
                 }
@@ -459,8 +512,11 @@ impl<'a> Survey<'a> {
 
     /// What is known only when every device was seen: how many there are, and what was out of order.
     fn close(&mut self, exceptions: Exceptions) {
-        for ((budget, summary), row) in
-            self.pool_budgets.iter_mut().zip(&mut self.pool_summaries).zip(&self.pools)
+        for ((budget, summary), row) in self
+            .pool_budgets
+            .iter_mut()
+            .zip(&mut self.pool_summaries)
+            .zip(&self.pools)
         {
             budget.total.allowed = row.facts.max_unavailable.of(summary.bound);
             summary.allowed = budget.total.allowed;
@@ -480,7 +536,11 @@ impl<'a> Survey<'a> {
             allowed: amount.of(self.fleet_size),
         }));
         for (summary, row) in self.baseline_summaries.iter_mut().zip(&self.baselines) {
-            let missing = row.facts.models.iter().filter(|name| self.world.model(name).is_none());
+            let missing = row
+                .facts
+                .models
+                .iter()
+                .filter(|name| self.world.model(name).is_none());
             summary.missing_models = missing.cloned().collect();
         }
         let text = |sym: Sym| self.world.text(sym).to_owned();
@@ -534,12 +594,17 @@ impl<'a> GroupSurvey<'a> {
                 None => self.remaining += u32::from(needs_change),
             }
         }
-        let refusal = if needs_change { subject.refusals().next() } else { subject.doubt() };
+        let refusal = if needs_change {
+            subject.refusals().next()
+        } else {
+            subject.doubt()
+        };
         if let Some(operation) = active.filter(|operation| operation.facts.outcome == Outcome::Pending) {
             self.unstarted.push(Unstarted {
                 device: id,
                 refusal: subject.refusals().find(|it| *it != WaitingOn::Operation),
-                superseded: Some(operation.revision) != self.revision_sym || operation.pool != self.pool_row.name,
+                superseded: Some(operation.revision) != self.revision_sym
+                    || operation.pool != self.pool_row.name,
                 needed: needs_change,
             });
         }
@@ -597,7 +662,11 @@ fn waiting_on(
     let class = difference.class;
     let reading = difference.component.and_then(|at| rows.get(at));
     let component = reading.map_or(Sym::EMPTY, |row| row.name);
-    let version = baseline.versions.get(difference.wanted).copied().unwrap_or_default();
+    let version = baseline
+        .versions
+        .get(difference.wanted)
+        .copied()
+        .unwrap_or_default();
     Some(match &difference.kind {
         DifferenceKind::Update { .. } => return None,
         DifferenceKind::Denied { .. } => WaitingOn::Denied { class, version },

@@ -54,7 +54,9 @@ fn marks(waves: &[WaveFacts], total: u32) -> Vec<(u32, SignedDuration)> {
         marks.push((highest, wave.soak.max(SignedDuration::ZERO)));
     }
     // 5 devices reach everything of 3, yet say nothing of the fourth that comes tomorrow.
-    let whole = waves.last().is_some_and(|last| last.reach == Amount::Percent(100));
+    let whole = waves
+        .last()
+        .is_some_and(|last| last.reach == Amount::Percent(100));
     if !whole {
         marks.push((total, SignedDuration::ZERO));
     }
@@ -67,10 +69,20 @@ fn marks(waves: &[WaveFacts], total: u32) -> Vec<(u32, SignedDuration)> {
 /// was done. So a status that somebody wrote over, or that is missing, costs a soak and no more. A clock that went
 /// back makes a soak longer, never shorter than the time between the two readings.
 #[must_use]
-pub fn wave(waves: &[WaveFacts], progress: Progress, stored: Option<&RolloutStatus>, now: Timestamp) -> WaveState {
+pub fn wave(
+    waves: &[WaveFacts],
+    progress: Progress,
+    stored: Option<&RolloutStatus>,
+    now: Timestamp,
+) -> WaveState {
     let marks = marks(waves, progress.total);
     let count = u32::try_from(marks.len()).unwrap_or(u32::MAX);
-    let mark = |wave: u32| marks.get((wave - 1) as usize).copied().unwrap_or((0, SignedDuration::ZERO));
+    let mark = |wave: u32| {
+        marks
+            .get((wave - 1) as usize)
+            .copied()
+            .unwrap_or((0, SignedDuration::ZERO))
+    };
     // The first wave that is not done, or the last.
     let bearable = marks
         .iter()
@@ -144,9 +156,15 @@ mod tests {
     fn a_soak_is_waited_out_from_the_moment_the_wave_was_done() {
         let waves = [soaking(Amount::Count(1), 100), soaking(Amount::Percent(100), 0)];
         let first = wave(&waves, through(24, 0), None, at(0));
-        assert_eq!((first.wave, first.waves, first.reach, first.done_at), (1, 2, 1, None));
+        assert_eq!(
+            (first.wave, first.waves, first.reach, first.done_at),
+            (1, 2, 1, None)
+        );
         let done = wave(&waves, through(24, 1), Some(&stored(1, None)), at(50));
-        assert_eq!((done.wave, done.done_at, done.soak_until), (1, Some(at(50)), Some(at(150))));
+        assert_eq!(
+            (done.wave, done.done_at, done.soak_until),
+            (1, Some(at(50)), Some(at(150)))
+        );
         let soaks = wave(&waves, through(24, 1), Some(&stored(1, Some(50))), at(149));
         assert_eq!((soaks.wave, soaks.done_at), (1, Some(at(50))));
         let open = wave(&waves, through(24, 1), Some(&stored(1, Some(50))), at(150));
@@ -166,12 +184,20 @@ mod tests {
     fn a_soak_does_not_end_early_when_the_clock_was_ahead() {
         let waves = [soaking(Amount::Count(1), 100)];
         let state = wave(&waves, through(24, 1), Some(&stored(1, Some(1_000_000))), at(10));
-        assert_eq!((state.wave, state.done_at, state.soak_until), (1, Some(at(10)), Some(at(110))));
+        assert_eq!(
+            (state.wave, state.done_at, state.soak_until),
+            (1, Some(at(10)), Some(at(110)))
+        );
     }
 
     #[test]
     fn the_last_wave_is_everything_whatever_is_written() {
-        let state = wave(&[soaking(Amount::Percent(50), 0)], through(10, 5), Some(&stored(1, None)), at(0));
+        let state = wave(
+            &[soaking(Amount::Percent(50), 0)],
+            through(10, 5),
+            Some(&stored(1, None)),
+            at(0),
+        );
         assert_eq!((state.wave, state.waves, state.reach), (2, 2, 10));
         let none = wave(&[], through(30, 0), None, at(0));
         assert_eq!((none.wave, none.waves, none.reach), (1, 3, 1));

@@ -13,27 +13,44 @@ use std::fmt::Write;
 fn checked(world: &World, now: Timestamp) -> Plan {
     let made = plan(world, now);
     assert_eq!(check(world, &made), []);
-    assert_eq!(made, plan(world, now), "the same world and time give the same plan");
+    assert_eq!(
+        made,
+        plan(world, now),
+        "the same world and time give the same plan"
+    );
     made
 }
 
 /// Plans, carries out, and gives the devices granted.
 fn tick(world: &mut World, now: Timestamp) -> (Plan, Vec<String>) {
     let made = checked(world, now);
-    let granted = made.operations.iter().map(|operation| operation.device.clone()).collect();
+    let granted = made
+        .operations
+        .iter()
+        .map(|operation| operation.device.clone())
+        .collect();
     carry_out(world, &made);
     (made, granted)
 }
 
 fn reason(world: &World, plan: &Plan, device: &str) -> Option<&'static str> {
-    plan.verdict(world, device).unwrap().waiting.map(|waiting| waiting.reason())
+    plan.verdict(world, device)
+        .unwrap()
+        .waiting
+        .map(|waiting| waiting.reason())
 }
 
 fn succeed(world: &mut World, name: &str, now: Timestamp) {
     let rack = world.device(name).unwrap().place().to_string();
     let rack = rack.rsplit('/').next().unwrap().to_owned();
     let pool = world.device(name).unwrap().pool().to_owned();
-    end(world, &mut device(name, &pool, &rack, OLD), Outcome::Succeeded, NEW, now);
+    end(
+        world,
+        &mut device(name, &pool, &rack, OLD),
+        Outcome::Succeeded,
+        NEW,
+        now,
+    );
 }
 
 fn fail(world: &mut World, name: &str, outcome: Outcome, now: Timestamp) {
@@ -62,16 +79,30 @@ fn tell(story: &mut String, world: &World, plan: &Plan, now: &str) {
             status.failed,
             status.running,
             if status.halt.is_some() { ", halted" } else { "" },
-            if status.completed_at.is_some() { ", complete" } else { "" },
+            if status.completed_at.is_some() {
+                ", complete"
+            } else {
+                ""
+            },
         );
     }
     for operation in &plan.operations {
         let update = &operation.updates[0];
-        let _ = writeln!(story, "  grant {}: {} {} -> {}", operation.device, update.class, update.from, update.to);
+        let _ = writeln!(
+            story,
+            "  grant {}: {} {} -> {}",
+            operation.device, update.class, update.from, update.to
+        );
     }
     for (device, verdict) in plan.verdicts(world) {
         if let Some(waiting) = verdict.waiting {
-            let _ = writeln!(story, "  {} {}: {}", device.name(), waiting.reason(), waiting.sentence(world));
+            let _ = writeln!(
+                story,
+                "  {} {}: {}",
+                device.name(),
+                waiting.reason(),
+                waiting.sentence(world)
+            );
         }
     }
 }
@@ -79,10 +110,13 @@ fn tell(story: &mut String, world: &World, plan: &Plan, now: &str) {
 #[test]
 fn a_commit_goes_out_canary_first_and_halts_at_a_failure_until_another_commit() {
     let waves = vec![wave(Amount::Count(1), 3600), wave(Amount::Percent(50), 0)];
-    let mut world = fleet(6, PoolFacts {
-        waves,
-        ..pool("hosting", Amount::Count(2), 1)
-    });
+    let mut world = fleet(
+        6,
+        PoolFacts {
+            waves,
+            ..pool("hosting", Amount::Count(2), 1)
+        },
+    );
     let mut story = String::new();
 
     let (made, granted) = tick(&mut world, at(0));
@@ -96,7 +130,10 @@ fn a_commit_goes_out_canary_first_and_halts_at_a_failure_until_another_commit() 
     assert_eq!(made.next_due, Some(at(4200)));
 
     let (made, granted) = tick(&mut world, at(4199));
-    assert!(granted.is_empty() && !rollout(&made).changed, "a soak writes nothing while it lasts");
+    assert!(
+        granted.is_empty() && !rollout(&made).changed,
+        "a soak writes nothing while it lasts"
+    );
 
     let (made, granted) = tick(&mut world, at(4200));
     tell(&mut story, &world, &made, "it has soaked");
@@ -141,7 +178,10 @@ fn every_device_gets_there_and_then_all_is_quiet() {
     let made = checked(&world, at(now + 1));
     assert_eq!(made.pools[0].compliant, 12);
     assert!(rollout(&made).status.completed_at.is_some());
-    assert!(!rollout(&made).changed && made.next_due.is_none(), "nothing is written at rest");
+    assert!(
+        !rollout(&made).changed && made.next_due.is_none(),
+        "nothing is written at rest"
+    );
 }
 
 #[test]
@@ -175,7 +215,13 @@ fn a_b_a_within_a_minute_lets_what_runs_end_and_starts_nothing_else() {
     assert!(granted.is_empty() && made.withdraw.is_empty());
     assert_eq!((rollout(&made).status.total, made.pools[0].unavailable), (0, 1));
     // It ends at B, and is brought back to A as the only device.
-    end(&mut world, &mut device("d00", "hosting", "r0", NEW), Outcome::Succeeded, "1.16.0", at(30));
+    end(
+        &mut world,
+        &mut device("d00", "hosting", "r0", NEW),
+        Outcome::Succeeded,
+        "1.16.0",
+        at(30),
+    );
     let (made, granted) = tick(&mut world, at(30));
     assert_eq!(granted, ["d00"]);
     assert_eq!(rollout(&made).status.total, 1);
@@ -188,7 +234,13 @@ fn an_operation_that_has_not_started_is_taken_back_when_its_reason_is_gone() {
     let kept = checked(&world, at(1));
     assert_eq!((kept.adopt.len(), kept.withdraw.len()), (1, 0));
 
-    let reason = |world: &World| checked(world, at(2)).withdraw.iter().map(|it| it.reason).collect::<Vec<_>>();
+    let reason = |world: &World| {
+        checked(world, at(2))
+            .withdraw
+            .iter()
+            .map(|it| it.reason)
+            .collect::<Vec<_>>()
+    };
     world.upsert_policy(PolicyFacts {
         paused: true,
         ..PolicyFacts::default()
@@ -282,7 +334,10 @@ fn devices_that_give_no_rack_share_one_domain_and_are_reported() {
     let made = checked(&world, at(0));
     assert_eq!(made.operations.len(), 1);
     let findings: Vec<String> = made.findings.iter().map(ToString::to_string).collect();
-    assert_eq!(findings, ["3 devices of pool hosting give no rack: they are taken to stand in one"]);
+    assert_eq!(
+        findings,
+        ["3 devices of pool hosting give no rack: they are taken to stand in one"]
+    );
 }
 
 #[test]
@@ -301,10 +356,13 @@ fn two_devices_that_claim_to_be_one_machine_are_left_alone() {
 
 #[test]
 fn what_is_named_and_missing_is_a_finding_and_moves_nothing() {
-    let mut world = fleet(2, PoolFacts {
-        baselines: vec!["r650-q4".into(), "gone".into()],
-        ..pool("hosting", Amount::Count(2), 2)
-    });
+    let mut world = fleet(
+        2,
+        PoolFacts {
+            baselines: vec!["r650-q4".into(), "gone".into()],
+            ..pool("hosting", Amount::Count(2), 2)
+        },
+    );
     world.upsert_device(&device("e0", "nowhere", "r1", OLD));
     world.upsert_device(&DeviceFacts {
         model: "unheard-of".into(),
@@ -328,17 +386,27 @@ fn what_is_named_and_missing_is_a_finding_and_moves_nothing() {
     });
     let made = checked(&world, at(0));
     let reasons = ["e0", "e1", "e2", "e3"].map(|name| reason(&world, &made, name).unwrap());
-    assert_eq!(reasons, ["PoolNotFound", "ModelNotFound", "WrongMachine", "WrongModel"]);
-    let findings: Vec<&str> = made.findings.iter().map(kiban_core::finding::Finding::reason).collect();
+    assert_eq!(
+        reasons,
+        ["PoolNotFound", "ModelNotFound", "WrongMachine", "WrongModel"]
+    );
+    let findings: Vec<&str> = made
+        .findings
+        .iter()
+        .map(kiban_core::finding::Finding::reason)
+        .collect();
     assert_eq!(findings, ["BaselineNotFound", "ModelNotFound", "PoolNotFound"]);
 }
 
 #[test]
 fn two_baselines_for_one_model_are_a_conflict() {
-    let mut world = fleet(2, PoolFacts {
-        baselines: vec!["r650-q4".into(), "other".into()],
-        ..pool("hosting", Amount::Count(2), 2)
-    });
+    let mut world = fleet(
+        2,
+        PoolFacts {
+            baselines: vec!["r650-q4".into(), "other".into()],
+            ..pool("hosting", Amount::Count(2), 2)
+        },
+    );
     world.upsert_baseline(BaselineFacts {
         name: "other".into(),
         ..baseline("1.16.0", "c2")
@@ -391,7 +459,11 @@ fn firmware_that_goes_back_soon_halts_and_a_part_replaced_later_is_updated() {
     let world = after(30 * 86_400);
     let made = checked(&world, at(31 * 86_400));
     assert_eq!(made.operations.len(), 1);
-    assert_ne!(made.operations[0].id, checked(&one(), at(0)).operations[0].id, "another operation, another id");
+    assert_ne!(
+        made.operations[0].id,
+        checked(&one(), at(0)).operations[0].id,
+        "another operation, another id"
+    );
 }
 
 #[test]
@@ -423,7 +495,11 @@ fn a_baseline_that_vanishes_ends_nothing_that_runs_and_starts_nothing() {
     let made = checked(&world, at(1));
     assert_eq!(made.withdraw.len(), 1);
     assert!(made.operations.is_empty() && made.rollouts.is_empty());
-    let findings: Vec<&str> = made.findings.iter().map(kiban_core::finding::Finding::reason).collect();
+    let findings: Vec<&str> = made
+        .findings
+        .iter()
+        .map(kiban_core::finding::Finding::reason)
+        .collect();
     assert_eq!(findings, ["BaselineNotFound", "RolloutOrphaned"]);
 }
 
@@ -434,7 +510,12 @@ fn the_order_in_which_facts_came_does_not_matter() {
     backward.upsert_pool(pool("hosting", Amount::Percent(30), 2));
     for n in (0..30).rev() {
         backward.upsert_device(&device(&format!("d{n:02}"), "hosting", "r9", NEW));
-        backward.upsert_device(&device(&format!("d{n:02}"), "hosting", &format!("r{}", n / 4), OLD));
+        backward.upsert_device(&device(
+            &format!("d{n:02}"),
+            "hosting",
+            &format!("r{}", n / 4),
+            OLD,
+        ));
     }
     backward.upsert_baseline(baseline(NEW, "c1"));
     backward.upsert_model(model("r650"));

@@ -182,7 +182,8 @@ impl<'a> Device<'a> {
     /// Its failure domain.
     #[must_use]
     pub fn domain(self, kind: FailureDomain) -> super::DomainName<'a> {
-        self.world.domain(self.world.places.domain_of(self.row.place, kind))
+        self.world
+            .domain(self.world.places.domain_of(self.row.place, kind))
     }
 
     /// Whether it counts as unavailable, operations aside.
@@ -200,7 +201,9 @@ impl<'a> Device<'a> {
     /// The revision that its last operation served, and how that ended.
     #[must_use]
     pub fn last_revision(self) -> Option<(&'a str, Outcome)> {
-        self.row.last.map(|last| (self.world.text(last.revision), last.outcome))
+        self.row
+            .last
+            .map(|last| (self.world.text(last.revision), last.outcome))
     }
 
     /// Health as last read.

@@ -104,7 +104,12 @@ pub fn fleet(count: usize, pool_facts: PoolFacts) -> World {
     world.upsert_model(model("r650"));
     world.upsert_baseline(baseline(NEW, "c1"));
     for n in 0..count {
-        world.upsert_device(&device(&format!("d{n:02}"), &pool_facts.name, &format!("r{}", n / 4), OLD));
+        world.upsert_device(&device(
+            &format!("d{n:02}"),
+            &pool_facts.name,
+            &format!("r{}", n / 4),
+            OLD,
+        ));
     }
     world.upsert_pool(pool_facts);
     world

@@ -1,0 +1,402 @@
+//! Random worlds: whatever the facts, a plan breaks no rule; and whatever fails, a fleet ends at its baseline or says
+//! what it waits on.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "support/fleet.rs"]
+mod fleet;
+
+use fleet::*;
+use kiban_core::{World, amount::Amount, check::check, component::ComponentClass, facts::*, plan};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const VERSIONS: [&str; 5] = ["1.10.2", "1.14.1", "1.15.0", "1.15.2", "rc-7"];
+const POOLS: [&str; 3] = ["hosting", "web", "gone"];
+
+fn amount() -> impl Strategy<Value = Amount> {
+    prop_oneof![
+        (0_u32..6).prop_map(Amount::Count),
+        (0_u8..=100).prop_map(Amount::Percent)
+    ]
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop::sample::select(vec![
+        Outcome::Pending,
+        Outcome::Running,
+        Outcome::Succeeded,
+        Outcome::Failed,
+        Outcome::Held,
+    ])
+}
+
+fn a_pool(name: &'static str) -> impl Strategy<Value = PoolFacts> {
+    let waves = prop::collection::vec(
+        (amount(), -10_i64..5_000).prop_map(|(reach, soak)| wave(reach, soak)),
+        0..4,
+    );
+    (
+        amount(),
+        0_u32..4,
+        waves,
+        0_u32..4,
+        0_u32..2,
+        prop::sample::select(vec![
+            FailureDomain::Rack,
+            FailureDomain::Room,
+            FailureDomain::Site,
+        ]),
+        any::<bool>(),
+    )
+        .prop_map(
+            move |(max, per_domain, waves, halt, retry, domain, two)| PoolFacts {
+                waves,
+                halt_after_failed: halt,
+                retry,
+                domain,
+                baselines: if two {
+                    vec!["r650-q4".into(), "second".into()]
+                } else {
+                    vec!["r650-q4".into(), "lost".into()]
+                },
+                ..pool(name, max, per_domain)
+            },
+        )
+}
+
+/// One device in any state, with the operation on it, if any.
+fn a_device(n: usize) -> impl Strategy<Value = (DeviceFacts, Option<OperationFacts>)> {
+    let revision = prop::sample::select(vec!["now-0", "now-1", "old"]);
+    let mostly = |yes: f64| prop::bool::weighted(yes);
+    (
+        (
+            prop::sample::select(POOLS.to_vec()),
+            0_usize..4,
+            prop::sample::select(VERSIONS.to_vec()),
+        ),
+        (
+            mostly(0.9),
+            mostly(0.9),
+            mostly(0.9),
+            mostly(0.95),
+            mostly(0.95),
+            mostly(0.95),
+        ),
+        prop::option::weighted(0.4, (revision.clone(), outcome(), 0_i64..200_000)),
+        prop::option::weighted(
+            0.3,
+            (
+                revision,
+                outcome(),
+                prop::sample::select(POOLS.to_vec()),
+                any::<u32>(),
+            ),
+        ),
+        0_i64..400_000,
+    )
+        .prop_map(
+            move |(
+                (pool, rack, version),
+                (fresh, reach, healthy, known, own, free),
+                last,
+                operation,
+                changed,
+            )| {
+                let name = format!("d{n:02}");
+                let rack = if rack == 3 {
+                    String::new()
+                } else {
+                    format!("r{rack}")
+                };
+                let mut facts = device(&name, pool, &rack, version);
+                facts.fresh = fresh;
+                facts.reach = if reach {
+                    Reach::Reachable
+                } else {
+                    Reach::Unreachable
+                };
+                facts.health = if healthy {
+                    Health::Warning
+                } else {
+                    Health::Critical
+                };
+                facts.firmware_changed_at = Some(at(changed));
+                if !known {
+                    facts.firmware = None;
+                    facts.identity = None;
+                    facts.reach = Reach::NeverRead;
+                }
+                if !own {
+                    facts.serial = "S-d00".into();
+                }
+                if !free {
+                    facts.hold = Some(HoldFacts {
+                        reason: "OutcomeUnknown".into(),
+                        operation: String::new(),
+                    });
+                }
+                facts.last_operation = last.map(|(revision, outcome, finished)| LastOperationFacts {
+                    id: format!("{name}-last"),
+                    revision: revision.into(),
+                    outcome,
+                    finished_at: at(finished),
+                });
+                let operation = operation.map(|(revision, outcome, pool, wave)| OperationFacts {
+                    device: name.clone(),
+                    id: format!("{name}-now"),
+                    campaign: format!("Rollout/{pool}-r650-q4"),
+                    pool: pool.into(),
+                    revision: revision.into(),
+                    wave,
+                    epoch: 3,
+                    outcome,
+                });
+                (facts, operation)
+            },
+        )
+}
+
+#[derive(Debug, Clone)]
+struct Facts {
+    pools: Vec<PoolFacts>,
+    devices: Vec<(DeviceFacts, Option<OperationFacts>)>,
+    policy: PolicyFacts,
+    baselines: Vec<BaselineFacts>,
+    rollouts: Vec<(usize, RolloutStatus)>,
+}
+
+fn a_status() -> impl Strategy<Value = RolloutStatus> {
+    (
+        any::<u32>(),
+        any::<u32>(),
+        prop::option::of(-1_000_i64..10_000),
+        prop::bool::weighted(0.15),
+        0_u32..2,
+    )
+        .prop_map(|(wave, count, done_at, halted, retry)| RolloutStatus {
+            revision: format!("now-{retry}"),
+            wave,
+            total: count,
+            done: count,
+            wave_done_at: done_at.map(at),
+            halt: halted.then(|| HaltFacts {
+                at: at(0),
+                message: "somebody".into(),
+                devices: Vec::new(),
+            }),
+            ..RolloutStatus::default()
+        })
+}
+
+fn facts() -> impl Strategy<Value = Facts> {
+    let devices = (1_usize..24).prop_flat_map(|count| (0..count).map(a_device).collect::<Vec<_>>());
+    let policy = (
+        prop::bool::weighted(0.1),
+        prop::option::weighted(0.3, amount()),
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(|(paused, max_unavailable, denied)| PolicyFacts {
+            paused,
+            max_unavailable,
+            denied_versions: denied
+                .then(|| DeniedVersions {
+                    class: ComponentClass::Bios,
+                    matches: ComponentMatch::default(),
+                    versions: vec![NEW.into()],
+                    reason: String::new(),
+                })
+                .into_iter()
+                .collect(),
+        });
+    let baselines = (
+        any::<bool>(),
+        prop::bool::weighted(0.1),
+        any::<bool>(),
+        prop::option::of(Just(">=1.14.1".to_owned())),
+    )
+        .prop_map(|(downgrade, clash, image, accept)| {
+            let mut first = baseline(NEW, "c1");
+            first.components[0].allow_downgrade = downgrade;
+            first.components[0].accept = accept;
+            first.components[0].deny = vec!["1.15.0".into()];
+            if !image && clash {
+                first.components[0].image = None;
+            }
+            let mut second = BaselineFacts {
+                name: "second".into(),
+                ..baseline("1.14.1", "c1")
+            };
+            if !clash {
+                second.models = vec!["sr630".into()];
+            }
+            vec![first, second]
+        });
+    (
+        a_pool("hosting"),
+        a_pool("web"),
+        devices,
+        policy,
+        baselines,
+        prop::collection::vec((0_usize..2, a_status()), 0..3),
+    )
+        .prop_map(|(hosting, web, devices, policy, baselines, rollouts)| Facts {
+            pools: vec![hosting, web],
+            devices,
+            policy,
+            baselines,
+            rollouts,
+        })
+}
+
+/// The stand-ins `now-0` and `now-1` become the real revisions, so that memories of the present revision occur.
+fn real(revision: &str, baseline: &BaselineFacts) -> String {
+    let digest = kiban_core::revision::of_components(&baseline.components);
+    match revision {
+        "now-0" => kiban_core::revision::of(&digest, 0),
+        "now-1" => kiban_core::revision::of(&digest, 1),
+        other => other.to_owned(),
+    }
+}
+
+fn build(facts: &Facts, backwards: bool) -> World {
+    let mut world = World::new();
+    let first = &facts.baselines[0];
+    let add_devices = |world: &mut World| {
+        let mut devices: Vec<_> = facts.devices.iter().collect();
+        if backwards {
+            devices.reverse();
+        }
+        for (device, operation) in devices {
+            let mut device = device.clone();
+            if let Some(last) = &mut device.last_operation {
+                last.revision = real(&last.revision, first);
+            }
+            world.upsert_device(&device);
+            if let Some(operation) = operation {
+                world.upsert_operation(OperationFacts {
+                    revision: real(&operation.revision, first),
+                    ..operation.clone()
+                });
+            }
+        }
+    };
+    if backwards {
+        add_devices(&mut world);
+    }
+    world.upsert_model(model("r650"));
+    world.upsert_policy(facts.policy.clone());
+    for pool in &facts.pools {
+        world.upsert_pool(pool.clone());
+    }
+    for baseline in &facts.baselines {
+        world.upsert_baseline(baseline.clone());
+    }
+    for (pool, status) in &facts.rollouts {
+        let pool = POOLS[*pool];
+        world.upsert_rollout(RolloutFacts {
+            name: format!("{pool}-r650-q4"),
+            pool: pool.into(),
+            baseline: "r650-q4".into(),
+            status: Some(RolloutStatus {
+                revision: real(&status.revision, first),
+                ..status.clone()
+            }),
+        });
+    }
+    if !backwards {
+        add_devices(&mut world);
+    }
+    world
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_plan_breaks_a_rule_and_the_same_facts_give_the_same_plan(facts in facts(), now in -10_000_i64..500_000) {
+        let world = build(&facts, false);
+        let made = plan(&world, at(now));
+        prop_assert_eq!(check(&world, &made), vec![]);
+        let other = build(&facts, true);
+        prop_assert_eq!(
+            made.to_json(&world).to_string(),
+            plan(&other, at(now)).to_json(&other).to_string()
+        );
+    }
+
+    #[test]
+    fn a_plan_that_is_carried_out_asks_for_nothing_more(facts in facts(), now in -10_000_i64..500_000) {
+        let mut world = build(&facts, false);
+        let mut made = plan(&world, at(now));
+        // Withdrawn operations give their budget back in the plan after, which may grant it to others: a few times.
+        let mut rounds = 0;
+        while !made.operations.is_empty() || !made.withdraw.is_empty() {
+            prop_assert!(rounds < 60, "{made:?}");
+            carry_out(&mut world, &made);
+            made = plan(&world, at(now));
+            prop_assert_eq!(check(&world, &made), vec![]);
+            rounds += 1;
+        }
+        carry_out(&mut world, &made);
+        let quiet = plan(&world, at(now));
+        prop_assert!(quiet.rollouts.iter().all(|state| !state.changed && !state.create), "{quiet:?}");
+    }
+
+    #[test]
+    fn a_fleet_reaches_its_baseline_or_says_what_it_waits_on(
+        max in prop_oneof![(1_u32..6).prop_map(Amount::Count), (1_u8..=100).prop_map(Amount::Percent)],
+        per_domain in 1_u32..4,
+        waves in prop::collection::vec((amount(), 0_i64..5_000).prop_map(|(reach, soak)| wave(reach, soak)), 0..4),
+        halt in 1_u32..4,
+        count in 1_usize..30,
+        fates in prop::collection::vec(prop::sample::select(vec![
+            Outcome::Succeeded, Outcome::Succeeded, Outcome::Succeeded, Outcome::Succeeded, Outcome::Failed, Outcome::Held,
+        ]), 40),
+    ) {
+        let facts = PoolFacts { waves, halt_after_failed: halt, ..pool("hosting", max, per_domain) };
+        let mut world = fleet(count, facts.clone());
+        let mut devices: BTreeMap<String, DeviceFacts> = (0..count)
+            .map(|n| (format!("d{n:02}"), device(&format!("d{n:02}"), "hosting", &format!("r{}", n / 4), OLD)))
+            .collect();
+        let mut fates = fates.into_iter().cycle();
+        let (mut now, mut idle, mut flashed) = (0, 0, BTreeMap::<String, u32>::new());
+        while idle < 2 {
+            let made = plan(&world, at(now));
+            prop_assert_eq!(check(&world, &made), vec![]);
+            carry_out(&mut world, &made);
+            // One of those under way ends; the others go on.
+            let under_way: Vec<String> = world.operations().map(|operation| operation.device.clone()).collect();
+            if let Some(name) = under_way.get(now as usize % under_way.len().max(1)) {
+                end(&mut world, devices.get_mut(name).unwrap(), fates.next().unwrap(), NEW, at(now));
+                *flashed.entry(name.clone()).or_default() += 1;
+                idle = 0;
+            } else if let Some(due) = made.next_due {
+                now = due.as_second() - at(0).as_second();
+                continue;
+            } else {
+                idle += 1;
+            }
+            now += 7;
+            prop_assert!(now < 1_000_000, "never ends");
+        }
+        let last = plan(&world, at(now));
+        prop_assert!(last.operations.is_empty() && last.rollouts.iter().all(|state| !state.changed));
+        prop_assert!(flashed.values().all(|&times| times == 1), "nothing is tried again by itself: {flashed:?}");
+        // A held device uses the budget up until a person has looked; then a wave stands still behind it.
+        let blocked = last.verdicts(&world).any(|(_, verdict)| {
+            matches!(verdict.waiting.map(|waiting| waiting.reason()), Some("Budget" | "Domain"))
+        });
+        for (device, verdict) in last.verdicts(&world) {
+            let reason = verdict.waiting.map(kiban_core::waiting::WaitingOn::reason);
+            let lasting = matches!(reason, Some("Failed" | "Held" | "Halted" | "Budget" | "Domain"))
+                || (reason == Some("Wave") && blocked);
+            let there = verdict.compliance == kiban_core::compliance::Compliance::Compliant && reason.is_none();
+            prop_assert!(there || lasting, "{} {:?}", device.name(), verdict);
+        }
+        let failed = last.rollouts.iter().map(|state| state.status.failed).sum::<u32>();
+        let all = last.pools[0].compliant as usize + failed as usize == count;
+        let stuck = failed >= halt || devices.values().any(|device| device.hold.is_some());
+        prop_assert!(all || stuck, "{last:?}");
+    }
+}
