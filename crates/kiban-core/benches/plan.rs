@@ -110,7 +110,8 @@ fn main() {
     );
     let ms = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e3);
     for size in sizes {
-        let states: [(&str, Box<dyn Fn(usize) -> bool>); 3] = [
+        type Off = Box<dyn Fn(usize) -> bool>;
+        let states: [(&str, Off); 3] = [
             ("at rest", Box::new(|_| false)),
             ("3,870 non-compliant", Box::new(move |n| n * 7_919 % size < SOME)),
             ("everything non-compliant", Box::new(|_| true)),

@@ -62,28 +62,34 @@ impl PoolBudget {
         }
     }
 
-    /// What keeps one more device of the pool from becoming unavailable.
-    pub(crate) fn refusal(&self, domain: DomainId, fleet: Option<Budget>) -> Option<WaitingOn> {
-        if !self.total.has_room() {
-            return Some(WaitingOn::Budget {
-                pool: self.pool,
-                unavailable: self.total.used,
-                allowed: self.total.allowed,
-            });
-        }
+    /// What keeps one more device of the pool from becoming unavailable: every reason, the pool's first.
+    pub(crate) fn refusals(
+        &self,
+        domain: DomainId,
+        fleet: FleetBudget,
+    ) -> impl Iterator<Item = WaitingOn> + use<> {
         let here = self.domain(domain);
-        if !here.has_room() {
-            return Some(WaitingOn::Domain {
-                domain,
-                unavailable: here.used,
-                allowed: here.allowed,
+        let pool = WaitingOn::Budget {
+            pool: self.pool,
+            unavailable: self.total.used,
+            allowed: self.total.allowed,
+        };
+        let domain = WaitingOn::Domain {
+            domain,
+            unavailable: here.used,
+            allowed: here.allowed,
+        };
+        let fleet = fleet
+            .0
+            .filter(|fleet| !fleet.has_room())
+            .map(|fleet| WaitingOn::FleetBudget {
+                unavailable: fleet.used,
+                allowed: fleet.allowed,
             });
-        }
-        let fleet = fleet.filter(|fleet| !fleet.has_room())?;
-        Some(WaitingOn::FleetBudget {
-            unavailable: fleet.used,
-            allowed: fleet.allowed,
-        })
+        let full = |budget: Budget, refusal| (!budget.has_room()).then_some(refusal);
+        [full(self.total, pool), full(here, domain), fleet]
+            .into_iter()
+            .flatten()
     }
 }
 
@@ -110,18 +116,19 @@ mod tests {
             per_domain: 1,
             ..PoolBudget::default()
         };
-        let fleet = Some(Budget { used: 5, allowed: 5 });
+        let none = FleetBudget(None);
+        let fleet = FleetBudget(Some(Budget { used: 5, allowed: 5 }));
+        let reasons = |pool: &PoolBudget, domain, fleet| -> Vec<&str> {
+            pool.refusals(domain, fleet).map(WaitingOn::reason).collect()
+        };
         let [here, there] = [DomainId(1), DomainId(2)];
-        assert_eq!(pool.refusal(here, None), None);
-        assert_eq!(
-            pool.refusal(here, fleet).map(WaitingOn::reason),
-            Some("FleetBudget")
-        );
+        assert!(reasons(&pool, here, none).is_empty());
+        assert_eq!(reasons(&pool, here, fleet), ["FleetBudget"]);
         pool.count(Some(here));
-        assert_eq!(pool.refusal(here, None).map(WaitingOn::reason), Some("Domain"));
-        assert_eq!(pool.refusal(there, None), None);
+        assert_eq!(reasons(&pool, here, fleet), ["Domain", "FleetBudget"]);
+        assert!(reasons(&pool, there, none).is_empty());
         pool.count(None);
-        assert_eq!(pool.refusal(there, None).map(WaitingOn::reason), Some("Budget"));
+        assert_eq!(reasons(&pool, there, none), ["Budget"]);
         pool.count(Some(there));
         assert_eq!(
             pool.total.room(),

@@ -181,7 +181,7 @@ pub(crate) fn grant(
         && let Some(device) = queue.next()
     {
         let domain = domain_of(device, domain_kind);
-        match pool.refusal(domain, fleet.0) {
+        match pool.refusals(domain, *fleet).next() {
             // Its place in the wave goes to a device of another domain.
             Some(refusal @ WaitingOn::Domain { .. }) => decisions.push((device, Err(refusal))),
             Some(refusal) => {

@@ -7,6 +7,7 @@ pub mod check;
 pub mod compliance;
 pub mod component;
 pub mod duration;
+pub mod explain;
 pub mod facts;
 pub mod finding;
 mod grant;

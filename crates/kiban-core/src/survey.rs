@@ -71,6 +71,9 @@ pub(crate) struct GroupSurvey<'a> {
     pub(crate) unstarted: Vec<Unstarted>,
 }
 
+/// What devices of one class have in common: baseline, model, and the versions that are to change.
+type Class = (Sym, Sym, Vec<(usize, Sym)>);
+
 /// Which baseline of a pool speaks of a model.
 #[derive(Clone, Copy, Debug)]
 enum Choice {
@@ -89,7 +92,7 @@ pub(crate) struct Survey<'a> {
     models: Vec<Option<&'a [String]>>,
     choices: HashMap<(u32, Sym), Choice>,
     judged_index: HashMap<(FirmwareSet, Sym, Sym), u32>,
-    classes: HashMap<(Sym, Sym, Vec<(usize, Sym)>), u32>,
+    classes: HashMap<Class, u32>,
     known_as: HashMap<(Sym, Sym), bool>,
     pub(crate) duplicates: HashMap<DeviceId, DeviceId>,
     pub(crate) judged: Vec<Judged>,

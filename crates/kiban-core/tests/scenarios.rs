@@ -523,3 +523,107 @@ fn the_order_in_which_facts_came_does_not_matter() {
     let other = checked(&backward, at(0)).to_json(&backward).to_string();
     assert_eq!(one, other);
 }
+
+#[test]
+fn explain_gives_every_reason_and_who_uses_the_budget_up() {
+    let mut world = fleet(
+        6,
+        PoolFacts {
+            waves: vec![wave(Amount::Percent(100), 0)],
+            ..pool("hosting", Amount::Count(1), 1)
+        },
+    );
+    tick(&mut world, at(0));
+    let operation = world.operation("d00").unwrap().clone();
+    world.upsert_operation(OperationFacts {
+        outcome: Outcome::Running,
+        ..operation
+    });
+    world.upsert_device(&DeviceFacts {
+        health: Health::Critical,
+        ..device("d01", "hosting", "r0", OLD)
+    });
+    let made = checked(&world, at(60));
+    let explained = kiban_core::explain::explain(&world, &made, "d01", at(60)).unwrap();
+    insta::assert_yaml_snapshot!(explained);
+    assert_eq!(
+        kiban_core::explain::explain(&world, &made, "nobody", at(60)),
+        None
+    );
+    let moving = kiban_core::explain::explain(&world, &made, "d00", at(60)).unwrap();
+    assert!(moving.not_yet.is_empty() && moving.operation.is_some());
+}
+
+#[test]
+fn explain_says_when_a_soak_ends() {
+    let mut world = fleet(
+        3,
+        PoolFacts {
+            waves: vec![wave(Amount::Count(1), 5400)],
+            ..pool("hosting", Amount::Count(1), 1)
+        },
+    );
+    tick(&mut world, at(0));
+    succeed(&mut world, "d00", at(100));
+    tick(&mut world, at(100));
+    let made = checked(&world, at(160));
+    let explained = kiban_core::explain::explain(&world, &made, "d01", at(160)).unwrap();
+    assert_eq!(explained.not_yet[0].until, Some(at(5500)));
+    assert_eq!(
+        explained.then,
+        ["wave 2 opens in 1h29m", "one operation with 1 update"]
+    );
+}
+
+#[test]
+fn the_checker_finds_what_a_planner_must_not_do() {
+    let mut world = fleet(8, pool("hosting", Amount::Count(1), 1));
+    let good = checked(&world, at(0));
+    let rules = |world: &World, plan: &Plan| -> Vec<&'static str> {
+        let mut rules: Vec<_> = check(world, plan)
+            .into_iter()
+            .map(|violation| violation.rule)
+            .collect();
+        rules.dedup();
+        rules
+    };
+    let mut bad = good.clone();
+    let mut more = bad.operations[0].clone();
+    more.device = "d01".into();
+    bad.operations.push(more);
+    assert_eq!(
+        rules(&world, &bad),
+        ["DomainBudget", "GrantedAndWaiting", "PoolBudget"]
+    );
+    let mut bad = good.clone();
+    bad.operations.push(bad.operations[0].clone());
+    assert!(rules(&world, &bad).contains(&"OneOperationPerDevice"));
+    let mut bad = good.clone();
+    bad.operations[0].updates.clear();
+    bad.operations[0].revision = "other".into();
+    assert_eq!(rules(&world, &bad), ["NothingToDo", "Revision"]);
+
+    // The same plan, after the world has moved on.
+    world.upsert_policy(PolicyFacts {
+        paused: true,
+        ..PolicyFacts::default()
+    });
+    assert_eq!(rules(&world, &good), ["Paused"]);
+    world.remove_policy();
+    world.upsert_device(&DeviceFacts {
+        health: Health::Critical,
+        ..device("d07", "hosting", "r1", OLD)
+    });
+    assert_eq!(rules(&world, &good), ["PoolBudget"]);
+    world.upsert_device(&device("d07", "hosting", "r1", OLD));
+    world.upsert_device(&DeviceFacts {
+        reach: Reach::Unreachable,
+        serial: "other".into(),
+        hold: Some(HoldFacts::default()),
+        ..device("d00", "hosting", "r0", OLD)
+    });
+    assert_eq!(
+        rules(&world, &good),
+        ["Held", "RightMachine", "UnavailableIsNotUpdated"]
+    );
+}
