@@ -8,7 +8,12 @@ use std::path::PathBuf;
 ///
 /// Run it as `kubectl kiban`. It reads with your own rights and changes nothing: desired state is changed by a commit.
 #[derive(Debug, Parser)]
-#[command(name = "kubectl-kiban", bin_name = "kubectl kiban", version, max_term_width = 100)]
+#[command(
+    name = "kubectl-kiban",
+    bin_name = "kubectl kiban",
+    version,
+    max_term_width = 100
+)]
 pub struct Cli {
     /// Where the cluster is and how to print.
     #[command(flatten)]
@@ -31,7 +36,13 @@ pub struct Global {
     #[arg(short = 'n', long, global = true, value_name = "NAME")]
     pub namespace: Option<String>,
     /// How to print. JSON and YAML hold the same facts as the table.
-    #[arg(short = 'o', long, global = true, value_name = "FORMAT", default_value = "table")]
+    #[arg(
+        short = 'o',
+        long,
+        global = true,
+        value_name = "FORMAT",
+        default_value = "table"
+    )]
     pub output: Format,
 }
 

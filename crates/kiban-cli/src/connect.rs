@@ -20,11 +20,15 @@ pub struct Connection {
 
 /// Connects as kubectl would.
 pub async fn connect(global: &Global) -> Result<Connection, Failure> {
-    let options = KubeConfigOptions { context: global.context.clone(), ..KubeConfigOptions::default() };
+    let options = KubeConfigOptions {
+        context: global.context.clone(),
+        ..KubeConfigOptions::default()
+    };
     let mut config = match &global.kubeconfig {
         Some(file) => {
-            let kubeconfig = Kubeconfig::read_from(file)
-                .map_err(|error| Failure::from_error(&format!("read kubeconfig {}", file.display()), &error))?;
+            let kubeconfig = Kubeconfig::read_from(file).map_err(|error| {
+                Failure::from_error(&format!("read kubeconfig {}", file.display()), &error)
+            })?;
             Config::from_custom_kubeconfig(kubeconfig, &options).await
         }
         None if std::env::var_os("KUBECONFIG").is_none() && options.context.is_none() => {
@@ -51,9 +55,12 @@ fn finish(config: &mut Config, global: &Global) -> Result<Connection, Failure> {
     // A person waits at the terminal: better to say that the cluster is away than to hang.
     config.connect_timeout = Some(Duration::from_secs(5));
     config.read_timeout = Some(Duration::from_secs(60));
-    let namespace = global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-    let client =
-        Client::try_from(config.clone()).map_err(|error| Failure::from_error("connect to the cluster", &error))?;
+    let namespace = global
+        .namespace
+        .clone()
+        .unwrap_or_else(|| config.default_namespace.clone());
+    let client = Client::try_from(config.clone())
+        .map_err(|error| Failure::from_error("connect to the cluster", &error))?;
     Ok(Connection { client, namespace })
 }
 
@@ -67,7 +74,10 @@ impl Connection {
         let mut items = Vec::new();
         let mut params = ListParams::default().limit(500);
         loop {
-            let page = api.list(&params).await.map_err(|error| self.explain_error::<K>("list", &error))?;
+            let page = api
+                .list(&params)
+                .await
+                .map_err(|error| self.explain_error::<K>("list", &error))?;
             let token = page.metadata.continue_.clone();
             items.extend(page.items);
             match token {
@@ -83,7 +93,9 @@ impl Connection {
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
-        api.get_opt(name).await.map_err(|error| self.explain_error::<K>("get", &error))
+        api.get_opt(name)
+            .await
+            .map_err(|error| self.explain_error::<K>("get", &error))
     }
 
     /// What an error of the API server means to the person at the terminal.

@@ -15,7 +15,10 @@ pub struct Failure {
 impl Failure {
     /// A failure without advice.
     pub fn new(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string(), hint: None }
+        Self {
+            message: message.to_string(),
+            hint: None,
+        }
     }
 
     /// The same with what to do next.

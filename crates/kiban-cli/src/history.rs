@@ -9,7 +9,9 @@ use crate::{
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use k8s_openapi::api::core::v1::Secret;
 use kiban_api::FleetRepository;
-use kiban_core::history::{DeviceRecord, OperationRecord, TransitionRecord, device_path, operation_path, trailer};
+use kiban_core::history::{
+    DeviceRecord, OperationRecord, TransitionRecord, device_path, operation_path, trailer,
+};
 use kiban_git::{CommitId, Credentials, Entry, Identity, Ledger, LedgerConfig, Remote};
 use kube::{Api, ResourceExt as _};
 use secrecy::SecretString;
@@ -54,7 +56,10 @@ pub async fn run(global: &Global, args: &HistoryArgs) -> Result<ExitCode, Failur
         None => cluster_ledger(global).await?,
     };
     let args = HistoryArgsOwned {
-        device: args.device.as_deref().map(|device| device.strip_prefix("device/").unwrap_or(device).to_owned()),
+        device: args
+            .device
+            .as_deref()
+            .map(|device| device.strip_prefix("device/").unwrap_or(device).to_owned()),
         at: args.at.as_deref().map(parse_date).transpose()?,
         pool: args.pool.clone(),
         limit: args.limit.clamp(1, 100_000),
@@ -76,8 +81,8 @@ struct HistoryArgsOwned {
 
 fn read(config: LedgerConfig, args: &HistoryArgsOwned, format: Format) -> Result<String, Failure> {
     let cache = cache_dir(config.remote.url.as_str());
-    let mut ledger =
-        Ledger::open(&cache, config, None).map_err(|error| Failure::from_error("open the ledger's local copy", &error))?;
+    let mut ledger = Ledger::open(&cache, config, None)
+        .map_err(|error| Failure::from_error("open the ledger's local copy", &error))?;
     let tip = ledger
         .fetch(Instant::now() + FETCH)
         .map_err(|error| {
@@ -85,7 +90,8 @@ fn read(config: LedgerConfig, args: &HistoryArgsOwned, format: Format) -> Result
                 .hint("--ledger DIR reads a clone that you have; `git clone --bare` makes one")
         })?
         .ok_or_else(|| {
-            Failure::new("there is no ledger yet").hint("it begins when the operator has read the first device")
+            Failure::new("there is no ledger yet")
+                .hint("it begins when the operator has read the first device")
         })?;
     match (&args.device, args.at) {
         (Some(device), None) => {
@@ -124,14 +130,26 @@ fn life(ledger: &Ledger, device: &str, _tip: CommitId, limit: usize) -> Result<V
         .map_err(|error| Failure::from_error(&format!("read the history of {device}"), &error))?;
     let mut events = Vec::new();
     for (index, version) in versions.iter().enumerate() {
-        let Some(record) = version.content.as_deref().and_then(parse::<DeviceRecord>) else { continue };
-        let before = versions.get(index + 1).and_then(|older| older.content.as_deref()).and_then(parse::<DeviceRecord>);
+        let Some(record) = version.content.as_deref().and_then(parse::<DeviceRecord>) else {
+            continue;
+        };
+        let before = versions
+            .get(index + 1)
+            .and_then(|older| older.content.as_deref())
+            .and_then(parse::<DeviceRecord>);
         let mut here: Vec<Event> = Vec::new();
-        let known = before.as_ref().is_some_and(|before| before.last_operation == record.last_operation);
+        let known = before
+            .as_ref()
+            .is_some_and(|before| before.last_operation == record.last_operation);
         if !known && let Some(operation) = find_operation(ledger, device, &record.last_operation, version) {
             here.push(operation_event(operation, version));
         }
-        here.extend(record.transitions.iter().map(|transition| transition_event(transition, version)));
+        here.extend(
+            record
+                .transitions
+                .iter()
+                .map(|transition| transition_event(transition, version)),
+        );
         if let Some(before) = &before
             && before.pool != record.pool
         {
@@ -165,8 +183,13 @@ fn find_operation(ledger: &Ledger, device: &str, id: &str, version: &Entry) -> O
         return None;
     }
     (0..=DAYS_BACK).find_map(|days| {
-        let day = version.time.checked_sub(jiff::SignedDuration::from_hours(24 * i64::from(days))).ok()?;
-        let bytes = ledger.read(&operation_path(device, id, day), version.commit).ok()??;
+        let day = version
+            .time
+            .checked_sub(jiff::SignedDuration::from_hours(24 * i64::from(days)))
+            .ok()?;
+        let bytes = ledger
+            .read(&operation_path(device, id, day), version.commit)
+            .ok()??;
         parse(&bytes)
     })
 }
@@ -191,13 +214,26 @@ fn operation_event(record: OperationRecord, version: &Entry) -> Event {
     let mut why = record.campaign.clone();
     let _ = write!(why, " wave {}", record.wave);
     if !record.commit.is_empty() {
-        let _ = write!(why, " · commit {}", record.commit.get(..7).unwrap_or(&record.commit));
+        let _ = write!(
+            why,
+            " · commit {}",
+            record.commit.get(..7).unwrap_or(&record.commit)
+        );
     }
     if let Some(started) = record.started_at {
-        let _ = write!(why, " · {}", span(record.finished_at.as_second() - started.as_second()));
+        let _ = write!(
+            why,
+            " · {}",
+            span(record.finished_at.as_second() - started.as_second())
+        );
     }
     if record.resets > 0 {
-        let _ = write!(why, " · {} reset{}", record.resets, if record.resets == 1 { "" } else { "s" });
+        let _ = write!(
+            why,
+            " · {} reset{}",
+            record.resets,
+            if record.resets == 1 { "" } else { "s" }
+        );
     }
     Event {
         at: record.finished_at,
@@ -221,7 +257,13 @@ fn transition_event(transition: &TransitionRecord, version: &Entry) -> Event {
 }
 
 fn why(version: &Entry) -> String {
-    let value = |key: &str| version.trailers.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
+    let value = |key: &str| {
+        version
+            .trailers
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| value.clone())
+    };
     match value(trailer::DESIRED) {
         Some(commit) => format!("commit {}", commit.get(..7).unwrap_or(&commit)),
         None => String::new(),
@@ -231,18 +273,24 @@ fn why(version: &Entry) -> String {
 fn devices_at(ledger: &Ledger, commit: CommitId, device: Option<&str>) -> Result<Vec<DeviceRecord>, Failure> {
     let fail = |error| Failure::from_error("read the ledger", &error);
     if let Some(device) = device {
-        let bytes = ledger.read(&device_path(device), commit).map_err(fail)?.ok_or_else(|| {
-            Failure::new(format!("the ledger knew no device {device} then"))
-        })?;
+        let bytes = ledger
+            .read(&device_path(device), commit)
+            .map_err(fail)?
+            .ok_or_else(|| Failure::new(format!("the ledger knew no device {device} then")))?;
         return parse(&bytes).map(|record| vec![record]).ok_or_else(|| {
-            Failure::new(format!("{} at {commit} is not a device's record", device_path(device)))
+            Failure::new(format!(
+                "{} at {commit} is not a device's record",
+                device_path(device)
+            ))
         });
     }
     let mut devices = Vec::new();
     for folder in ledger.list("devices", commit).map_err(fail)? {
         let folder = format!("devices/{}", folder.trim_end_matches('/'));
         for file in ledger.list(&folder, commit).map_err(fail)? {
-            let Some(bytes) = ledger.read(&format!("{folder}/{file}"), commit).map_err(fail)? else { continue };
+            let Some(bytes) = ledger.read(&format!("{folder}/{file}"), commit).map_err(fail)? else {
+                continue;
+            };
             // One broken file must not hide the others; Git still has it for whoever wonders.
             devices.extend(parse::<DeviceRecord>(&bytes));
         }
@@ -255,15 +303,28 @@ fn render_life(events: &[Event], format: Format) -> String {
     let zone = TimeZone::system();
     let mut text = String::new();
     for event in events {
-        let at = event.at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M").to_string();
+        let at = event
+            .at
+            .to_zoned(zone.clone())
+            .strftime("%Y-%m-%d %H:%M")
+            .to_string();
         let style = match event.good {
             Some(true) => GOOD,
             Some(false) => BAD,
             None => STRONG,
         };
-        let _ = write!(text, "{FAINT}{at}{FAINT:#}  {style}{}{style:#}   {}", shown(&event.what), shown(&event.why));
+        let _ = write!(
+            text,
+            "{FAINT}{at}{FAINT:#}  {style}{}{style:#}   {}",
+            shown(&event.what),
+            shown(&event.why)
+        );
         if format == Format::Wide {
-            let _ = write!(text, " · ledger {}", &event.ledger_commit[..7.min(event.ledger_commit.len())]);
+            let _ = write!(
+                text,
+                " · ledger {}",
+                &event.ledger_commit[..7.min(event.ledger_commit.len())]
+            );
         }
         text.push('\n');
     }
@@ -272,8 +333,12 @@ fn render_life(events: &[Event], format: Format) -> String {
 
 fn render_devices(devices: &[DeviceRecord], format: Format) -> String {
     let firmware = |record: &DeviceRecord, class: &str| {
-        let mut versions: Vec<&str> =
-            record.firmware.iter().filter(|f| f.class == class).map(|f| f.version.as_str()).collect();
+        let mut versions: Vec<&str> = record
+            .firmware
+            .iter()
+            .filter(|f| f.class == class)
+            .map(|f| f.version.as_str())
+            .collect();
         versions.dedup();
         versions.join(" ")
     };
@@ -283,7 +348,17 @@ fn render_devices(devices: &[DeviceRecord], format: Format) -> String {
             text
         });
     }
-    let header = ["DEVICE", "POOL", "MODEL", "SERIAL", "HEALTH", "COMPLIANCE", "BMC", "BIOS", "NIC"];
+    let header = [
+        "DEVICE",
+        "POOL",
+        "MODEL",
+        "SERIAL",
+        "HEALTH",
+        "COMPLIANCE",
+        "BMC",
+        "BIOS",
+        "NIC",
+    ];
     let rows: Vec<Vec<String>> = devices
         .iter()
         .map(|record| {
@@ -301,7 +376,10 @@ fn render_devices(devices: &[DeviceRecord], format: Format) -> String {
         })
         .collect();
     if format == Format::Csv {
-        return output::csv(&header.map(str::to_lowercase).each_ref().map(String::as_str), &rows);
+        return output::csv(
+            &header.map(str::to_lowercase).each_ref().map(String::as_str),
+            &rows,
+        );
     }
     output::table(&header, &rows)
 }
@@ -314,9 +392,10 @@ fn parse_date(text: &str) -> Result<Timestamp, Failure> {
     if let Ok(at) = text.parse::<Timestamp>() {
         return Ok(at);
     }
-    let date: Date = text
-        .parse()
-        .map_err(|error| Failure::from_error(&format!("read {text:?} as a date"), &error).hint("2026-10-01, or 2026-10-01T12:00:00Z, or now"))?;
+    let date: Date = text.parse().map_err(|error| {
+        Failure::from_error(&format!("read {text:?} as a date"), &error)
+            .hint("2026-10-01, or 2026-10-01T12:00:00Z, or now")
+    })?;
     date.at(23, 59, 59, 0)
         .to_zoned(TimeZone::system())
         .map(|zoned| zoned.timestamp())
@@ -333,8 +412,10 @@ fn given_ledger(given: &str, branch: &str) -> Result<LedgerConfig, Failure> {
     } else {
         given.to_owned()
     };
-    let remote = Remote::new(&url, branch, true)
-        .map_err(|error| Failure::from_error("use --ledger", &error).hint("a folder with a Git repository, or https://…, or ssh://…"))?;
+    let remote = Remote::new(&url, branch, true).map_err(|error| {
+        Failure::from_error("use --ledger", &error)
+            .hint("a folder with a Git repository, or https://…, or ssh://…")
+    })?;
     Ok(reading(remote))
 }
 
@@ -342,7 +423,10 @@ fn given_ledger(given: &str, branch: &str) -> Result<LedgerConfig, Failure> {
 fn reading(remote: Remote) -> LedgerConfig {
     LedgerConfig {
         remote,
-        author: Identity { name: "kubectl-kiban".into(), email: "kubectl-kiban@localhost".into() },
+        author: Identity {
+            name: "kubectl-kiban".into(),
+            email: "kubectl-kiban@localhost".into(),
+        },
         signing_key: None,
     }
 }
@@ -352,14 +436,22 @@ async fn cluster_ledger(global: &Global) -> Result<LedgerConfig, Failure> {
     let connection = connect::connect(global).await?;
     let repositories = connection.list::<FleetRepository>().await?;
     let Some(repository) = repositories.first() else {
-        return Err(Failure::new(format!("namespace {} has no FleetRepository", connection.namespace))
-            .hint("choose the fleet with -n, or give --ledger REPOSITORY"));
+        return Err(Failure::new(format!(
+            "namespace {} has no FleetRepository",
+            connection.namespace
+        ))
+        .hint("choose the fleet with -n, or give --ledger REPOSITORY"));
     };
     let ledger = &repository.spec.ledger;
     let url = ledger.url.as_ref().unwrap_or(&repository.spec.url);
-    let mut remote = Remote::new(url, &ledger.branch, true)
-        .map_err(|error| Failure::from_error(&format!("use the ledger of {}", repository.name_any()), &error))?;
-    if let Some(reference) = ledger.credentials.as_ref().or(repository.spec.credentials.as_ref()) {
+    let mut remote = Remote::new(url, &ledger.branch, true).map_err(|error| {
+        Failure::from_error(&format!("use the ledger of {}", repository.name_any()), &error)
+    })?;
+    if let Some(reference) = ledger
+        .credentials
+        .as_ref()
+        .or(repository.spec.credentials.as_ref())
+    {
         fill_credentials(&connection, &reference.name, &mut remote).await?;
     }
     Ok(reading(remote))
@@ -368,14 +460,18 @@ async fn cluster_ledger(global: &Global) -> Result<LedgerConfig, Failure> {
 async fn fill_credentials(connection: &Connection, name: &str, remote: &mut Remote) -> Result<(), Failure> {
     let secrets: Api<Secret> = Api::namespaced(connection.client.clone(), &connection.namespace);
     let secret = secrets.get(name).await.map_err(|error| match &error {
-        kube::Error::Api(status) if status.code == 403 => {
-            Failure::new(format!("you may not read Secret {name}, which holds the ledger's credentials"))
-                .hint("clone the ledger with your own, and give the clone with --ledger DIR")
-        }
+        kube::Error::Api(status) if status.code == 403 => Failure::new(format!(
+            "you may not read Secret {name}, which holds the ledger's credentials"
+        ))
+        .hint("clone the ledger with your own, and give the clone with --ledger DIR"),
         other => Failure::from_error(&format!("read Secret {name}"), other),
     })?;
     let text = |key: &str| {
-        secret.data.as_ref().and_then(|data| data.get(key)).and_then(|bytes| String::from_utf8(bytes.0.clone()).ok())
+        secret
+            .data
+            .as_ref()
+            .and_then(|data| data.get(key))
+            .and_then(|bytes| String::from_utf8(bytes.0.clone()).ok())
     };
     remote.known_hosts = text("known_hosts");
     remote.ca = text("ca.crt");
@@ -386,7 +482,10 @@ async fn fill_credentials(connection: &Connection, name: &str, remote: &mut Remo
             passphrase: text("passphrase").map(SecretString::from),
         };
     } else if let (Some(username), Some(password)) = (text("username"), text("password")) {
-        remote.credentials = Credentials::UserPassword { username, password: SecretString::from(password) };
+        remote.credentials = Credentials::UserPassword {
+            username,
+            password: SecretString::from(password),
+        };
     }
     Ok(())
 }
@@ -398,7 +497,9 @@ fn cache_dir(url: &str) -> PathBuf {
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
         .unwrap_or_else(std::env::temp_dir);
     // FNV-1a: a name for a folder, nothing that anyone could gain by guessing.
-    let hash = url.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let hash = url.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
+    });
     base.join("kiban").join(format!("ledger-{hash:016x}"))
 }
 
@@ -408,9 +509,15 @@ mod tests {
 
     #[test]
     fn dates_are_days_or_points_in_time() {
-        assert_eq!(parse_date("2026-10-01T12:00:00Z").unwrap(), "2026-10-01T12:00:00Z".parse().unwrap());
+        assert_eq!(
+            parse_date("2026-10-01T12:00:00Z").unwrap(),
+            "2026-10-01T12:00:00Z".parse().unwrap()
+        );
         let end = parse_date("2026-10-01").unwrap().to_zoned(TimeZone::system());
-        assert_eq!((end.date().to_string().as_str(), end.hour(), end.second()), ("2026-10-01", 23, 59));
+        assert_eq!(
+            (end.date().to_string().as_str(), end.hour(), end.second()),
+            ("2026-10-01", 23, 59)
+        );
         assert!(parse_date("yesterday").unwrap_err().hint.is_some());
     }
 }

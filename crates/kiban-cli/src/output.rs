@@ -105,7 +105,11 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 #[must_use]
 pub fn csv(header: &[&str], rows: &[Vec<String>]) -> String {
     let cell = |text: &str| {
-        if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+        if text.contains([',', '"', '\n', '\r']) {
+            format!("\"{}\"", text.replace('"', "\"\""))
+        } else {
+            text.to_owned()
+        }
     };
     let mut text = header.join(",");
     text.push_str("\r\n");
@@ -124,7 +128,11 @@ pub fn bar(part: u32, whole: u32, width: usize) -> String {
     } else {
         // Full only when it is full, and never empty once something is done: the eye takes the ends literally.
         let cells = (u64::from(part) * width as u64 / u64::from(whole)) as usize;
-        if part > 0 && cells == 0 { 1 } else { cells.min(width) }
+        if part > 0 && cells == 0 {
+            1
+        } else {
+            cells.min(width)
+        }
     };
     format!("{}{}", "█".repeat(filled), "░".repeat(width - filled))
 }

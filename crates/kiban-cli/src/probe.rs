@@ -5,7 +5,9 @@ use crate::{
     failure::Failure,
     output,
 };
-use kiban_bmc::port::{BmcError, Connector, Credentials, Endpoint, Fingerprint, HealthReport, Identity, Inventory, Trust};
+use kiban_bmc::port::{
+    BmcError, Connector, Credentials, Endpoint, Fingerprint, HealthReport, Identity, Inventory, Trust,
+};
 use serde::Serialize;
 use serde_json::json;
 use std::{fmt::Write as _, io::Read as _, process::ExitCode};
@@ -30,7 +32,10 @@ pub async fn run(global: &Global, args: &ProbeArgs) -> Result<ExitCode, Failure>
         expect: None,
     };
     let connector = kiban_bmc::redfish::RedfishConnector::new(kiban_bmc::port::Limits::default());
-    let bmc = connector.connect(&endpoint).await.map_err(|error| explain(&args.url, &error))?;
+    let bmc = connector
+        .connect(&endpoint)
+        .await
+        .map_err(|error| explain(&args.url, &error))?;
     let read = async {
         let identity = bmc.identity().await?;
         let inventory = bmc.inventory().await?;
@@ -43,7 +48,13 @@ pub async fn run(global: &Global, args: &ProbeArgs) -> Result<ExitCode, Failure>
     // Sessions are few on a BMC: give this one back whatever came of the reading.
     let _ = bmc.close().await;
     let (identity, inventory, health) = read.map_err(|error| explain(&args.url, &error))?;
-    let probed = Probed { url: args.url.clone(), certificate_sha256, identity, health, inventory };
+    let probed = Probed {
+        url: args.url.clone(),
+        certificate_sha256,
+        identity,
+        health,
+        inventory,
+    };
     if args.device {
         output::print(&device(&probed, args)?);
         return Ok(ExitCode::SUCCESS);
@@ -72,13 +83,16 @@ fn password(args: &ProbeArgs) -> Result<String, Failure> {
 
 fn trust(args: &ProbeArgs) -> Result<Trust, Failure> {
     if let Some(file) = &args.ca {
-        let pem = std::fs::read_to_string(file)
-            .map_err(|error| Failure::from_error(&format!("read the authority {}", file.display()), &error))?;
+        let pem = std::fs::read_to_string(file).map_err(|error| {
+            Failure::from_error(&format!("read the authority {}", file.display()), &error)
+        })?;
         return Ok(Trust::Ca { pem });
     }
     if let Some(text) = &args.fingerprint {
         return Fingerprint::parse(text).map(Trust::Pinned).ok_or_else(|| {
-            Failure::new("--fingerprint is not a SHA-256").hint("64 hex digits, with or without colons, as `openssl x509 -fingerprint -sha256` prints them")
+            Failure::new("--fingerprint is not a SHA-256").hint(
+                "64 hex digits, with or without colons, as `openssl x509 -fingerprint -sha256` prints them",
+            )
         });
     }
     if args.first_use {
@@ -93,9 +107,13 @@ fn explain(url: &str, error: &BmcError) -> Failure {
     let failure = Failure::from_error(&format!("probe {url}"), error);
     let hint = match error.category() {
         "Unreachable" => "is the address right, and is the BMC's network reachable from here?",
-        "Timeout" => "the BMC accepted the connection but does not answer; if it was just reset, try again in a few minutes",
+        "Timeout" => {
+            "the BMC accepted the connection but does not answer; if it was just reset, try again in a few minutes"
+        }
         "TlsUntrusted" => "--ca FILE for a private authority, or --first-use to see its fingerprint",
-        "CertificateChanged" => "the certificate is another than the given one: a renewed certificate, or another machine; look before you trust it",
+        "CertificateChanged" => {
+            "the certificate is another than the given one: a renewed certificate, or another machine; look before you trust it"
+        }
         "AuthenticationFailed" => "check the account; after two failures a BMC may lock it for a while",
         "SessionLimit" => "the BMC has no free session; close others, or wait for their time-out",
         _ => return failure,
@@ -112,13 +130,23 @@ fn table(probed: &Probed, format: Format) -> String {
     };
     line(
         "Machine",
-        [&identity.manufacturer, &identity.model].into_iter().flatten().cloned().collect::<Vec<_>>().join(" "),
+        [&identity.manufacturer, &identity.model]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(" "),
     );
     line("Serial", identity.serial.clone().unwrap_or_else(unknown));
     line("UUID", identity.uuid.clone().unwrap_or_else(unknown));
     line(
         "BMC",
-        [&identity.bmc_model, &identity.bmc_version].into_iter().flatten().cloned().collect::<Vec<_>>().join(" "),
+        [&identity.bmc_model, &identity.bmc_version]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(" "),
     );
     line("Power", format!("{:?}", probed.inventory.power));
     if let Some(health) = &probed.health {
@@ -142,7 +170,8 @@ fn table(probed: &Probed, format: Format) -> String {
                 c.class.as_str().to_owned(),
                 c.name.clone(),
                 c.version.clone().unwrap_or_else(unknown),
-                c.updateable.map_or_else(unknown, |yes| if yes { "yes" } else { "no" }.to_owned()),
+                c.updateable
+                    .map_or_else(unknown, |yes| if yes { "yes" } else { "no" }.to_owned()),
             ];
             if wide {
                 row.extend(
@@ -156,9 +185,18 @@ fn table(probed: &Probed, format: Format) -> String {
         .collect();
     text.push_str(&output::table(&header, &rows));
     if !probed.inventory.findings.is_empty() {
-        let _ = writeln!(text, "\n{} parts of the answer were malformed and left out:", probed.inventory.findings.len());
+        let _ = writeln!(
+            text,
+            "\n{} parts of the answer were malformed and left out:",
+            probed.inventory.findings.len()
+        );
         for finding in &probed.inventory.findings {
-            let _ = writeln!(text, "  {}: {}", output::shown(&finding.at), output::shown(&finding.what));
+            let _ = writeln!(
+                text,
+                "  {}: {}",
+                output::shown(&finding.at),
+                output::shown(&finding.what)
+            );
         }
     }
     text
@@ -168,7 +206,8 @@ fn table(probed: &Probed, format: Format) -> String {
 fn device(probed: &Probed, args: &ProbeArgs) -> Result<String, Failure> {
     let identity = &probed.identity;
     let serial = identity.serial.clone().ok_or_else(|| {
-        Failure::new("the BMC reports no serial number").hint("take it from the machine's label and write the Device by hand")
+        Failure::new("the BMC reports no serial number")
+            .hint("take it from the machine's label and write the Device by hand")
     })?;
     let name = args.name.clone().unwrap_or_else(|| kubernetes_name(&serial));
     let model = args
@@ -192,17 +231,31 @@ fn device(probed: &Probed, args: &ProbeArgs) -> Result<String, Failure> {
             "bmc": {"url": probed.url, "credentials": args.credentials, "tls": tls},
         },
     });
-    let mut text = String::from("# Made by `kubectl kiban probe`. Add spec.location and spec.pool: only people know them.\n");
+    let mut text = String::from(
+        "# Made by `kubectl kiban probe`. Add spec.location and spec.pool: only people know them.\n",
+    );
     text.push_str(&serde_saphyr::to_string(&document).map_err(Failure::new)?);
     Ok(text)
 }
 
 /// A DNS-1123 label out of free text.
 fn kubernetes_name(text: &str) -> String {
-    let name: String =
-        text.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
-    let name = name.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-");
-    if name.is_empty() { "device".to_owned() } else { name }
+    let name: String = text
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(63)
+        .collect();
+    let name = name
+        .split('-')
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join("-");
+    if name.is_empty() {
+        "device".to_owned()
+    } else {
+        name
+    }
 }
 
 #[cfg(test)]

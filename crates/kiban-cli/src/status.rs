@@ -208,7 +208,9 @@ pub async fn gather(connection: &Connection) -> Result<Report, Failure> {
         ..Report::default()
     };
     if report.paused {
-        report.attention.push("FleetPolicy fleet pauses everything: nothing new is started".into());
+        report
+            .attention
+            .push("FleetPolicy fleet pauses everything: nothing new is started".into());
     }
     for repository in &repositories {
         report.repositories.push(repository_line(repository));
@@ -217,7 +219,11 @@ pub async fn gather(connection: &Connection) -> Result<Report, Failure> {
     count(&devices, &mut report);
     for pool in &pools {
         let status = pool.status.clone().unwrap_or_default();
-        attend(&format!("pool {}", pool.name_any()), &status.conditions, &mut report.attention);
+        attend(
+            &format!("pool {}", pool.name_any()),
+            &status.conditions,
+            &mut report.attention,
+        );
         report.pools.push(Pool {
             name: pool.name_any(),
             service: pool.spec.service.clone(),
@@ -228,13 +234,18 @@ pub async fn gather(connection: &Connection) -> Result<Report, Failure> {
         });
     }
     report.rollouts.extend(rollouts.iter().filter_map(rollout_line));
-    report.operations.extend(operations.iter().filter_map(operation_line));
+    report
+        .operations
+        .extend(operations.iter().filter_map(operation_line));
     Ok(report)
 }
 
 fn repository_line(repository: &FleetRepository) -> Repository {
     let status = repository.status.clone().unwrap_or_default();
-    let mut line = Repository { name: repository.name_any(), ..Repository::default() };
+    let mut line = Repository {
+        name: repository.name_any(),
+        ..Repository::default()
+    };
     if let Some(applied) = status.applied {
         line.commit = Some(applied.commit);
         line.subject = applied.subject;
@@ -249,7 +260,9 @@ fn repository_line(repository: &FleetRepository) -> Repository {
 fn attend_to_repository(repository: &FleetRepository, attention: &mut Vec<String>) {
     let name = repository.name_any();
     let Some(status) = &repository.status else {
-        attention.push(format!("repository {name} was not looked at yet: does the operator run in this namespace?"));
+        attention.push(format!(
+            "repository {name} was not looked at yet: does the operator run in this namespace?"
+        ));
         return;
     };
     if let Some(commit) = &status.refused_commit {
@@ -261,7 +274,10 @@ fn attend_to_repository(repository: &FleetRepository, attention: &mut Vec<String
             0 | 1 => String::new(),
             n => format!(" (and {} more)", n - 1),
         };
-        attention.push(format!("commit {} is refused, the last good one stays: {what}{more}", short(commit)));
+        attention.push(format!(
+            "commit {} is refused, the last good one stays: {what}{more}",
+            short(commit)
+        ));
     }
     for kind in ["Fetched", "Verified", "LedgerPushed"] {
         if let Some(condition) = condition(&status.conditions, kind)
@@ -282,7 +298,11 @@ fn count(devices: &[Device], report: &mut Report) {
             counts.unknown += 1;
             continue;
         };
-        match status.compliance.as_ref().map(|compliance| compliance.state.as_str()) {
+        match status
+            .compliance
+            .as_ref()
+            .map(|compliance| compliance.state.as_str())
+        {
             Some("Compliant") => counts.compliant += 1,
             Some("NonCompliant") => counts.non_compliant += 1,
             Some("NoBaseline") => counts.no_baseline += 1,
@@ -293,7 +313,9 @@ fn count(devices: &[Device], report: &mut Report) {
         }
         if let Some(hold) = &status.hold {
             counts.held += 1;
-            report.attention.push(format!("{name} is held ({}): {}", hold.reason, hold.message));
+            report
+                .attention
+                .push(format!("{name} is held ({}): {}", hold.reason, hold.message));
         }
         if let Some(wait) = &status.waiting_on {
             let entry = waiting.entry(wait.reason.clone()).or_insert_with(|| Waiting {
@@ -306,7 +328,9 @@ fn count(devices: &[Device], report: &mut Report) {
         }
     }
     report.waiting = waiting.into_values().collect();
-    report.waiting.sort_by(|a, b| b.devices.cmp(&a.devices).then_with(|| a.reason.cmp(&b.reason)));
+    report
+        .waiting
+        .sort_by(|a, b| b.devices.cmp(&a.devices).then_with(|| a.reason.cmp(&b.reason)));
 }
 
 fn rollout_line(rollout: &Rollout) -> Option<RolloutLine> {
@@ -336,7 +360,11 @@ fn operation_line(operation: &Operation) -> Option<OperationLine> {
     Some(OperationLine {
         device: operation.spec.device.clone(),
         campaign: operation.spec.campaign.clone(),
-        step: if status.step.is_empty() { "waiting to start".into() } else { status.step },
+        step: if status.step.is_empty() {
+            "waiting to start".into()
+        } else {
+            status.step
+        },
         progress: status.progress,
         started_at: status.started_at.map(|at| at.0),
     })
@@ -385,10 +413,19 @@ pub fn render(report: &Report, now: Timestamp, format: Format) -> String {
                     format!("signed by {}", shown(&repository.signer))
                 };
                 let when = ago(repository.applied_at).unwrap_or_default();
-                let _ = write!(text, "desired {} \"{}\" ({when}, {signer})", short(commit), shown(&repository.subject));
+                let _ = write!(
+                    text,
+                    "desired {} \"{}\" ({when}, {signer})",
+                    short(commit),
+                    shown(&repository.subject)
+                );
             }
             None => {
-                let _ = write!(text, "nothing applied yet from repository {}", shown(&repository.name));
+                let _ = write!(
+                    text,
+                    "nothing applied yet from repository {}",
+                    shown(&repository.name)
+                );
             }
         }
         match ago(repository.ledger_pushed_at) {
@@ -471,7 +508,11 @@ fn render_moving(report: &Report, format: Format, now: Timestamp, text: &mut Str
         if let Some(why) = &rollout.halted {
             let _ = write!(text, "\n{:<12} {BAD}halted:{BAD:#} {}", "", shown(why));
         } else if let Some(since) = rollout.soaking_since {
-            let _ = write!(text, "  soaking for {}", span(now.as_second() - since.as_second()));
+            let _ = write!(
+                text,
+                "  soaking for {}",
+                span(now.as_second() - since.as_second())
+            );
         }
         text.push('\n');
     }
@@ -479,7 +520,10 @@ fn render_moving(report: &Report, format: Format, now: Timestamp, text: &mut Str
     let most = if format == Format::Wide { usize::MAX } else { 5 };
     for (index, operation) in report.operations.iter().take(most).enumerate() {
         let label = if index == 0 { "Running" } else { "" };
-        let since = operation.started_at.map(|at| span(now.as_second() - at.as_second())).unwrap_or_default();
+        let since = operation
+            .started_at
+            .map(|at| span(now.as_second() - at.as_second()))
+            .unwrap_or_default();
         let _ = writeln!(
             text,
             "{label:<12} {}  {} {}  {since}",
@@ -489,7 +533,12 @@ fn render_moving(report: &Report, format: Format, now: Timestamp, text: &mut Str
         );
     }
     if report.operations.len() > most {
-        let _ = writeln!(text, "{:<12} {FAINT}and {} more: kubectl get operations{FAINT:#}", "", report.operations.len() - most);
+        let _ = writeln!(
+            text,
+            "{:<12} {FAINT}and {} more: kubectl get operations{FAINT:#}",
+            "",
+            report.operations.len() - most
+        );
     }
 }
 
@@ -498,9 +547,17 @@ fn render_waiting(report: &Report, format: Format, text: &mut String) {
         return;
     }
     let total: u32 = report.waiting.iter().map(|waiting| waiting.devices).sum();
-    let parts: Vec<String> = report.waiting.iter().map(|w| format!("{} {}", w.devices, shown(&w.reason))).collect();
+    let parts: Vec<String> = report
+        .waiting
+        .iter()
+        .map(|w| format!("{} {}", w.devices, shown(&w.reason)))
+        .collect();
     let _ = writeln!(text, "{:<12} {total} devices: {}", "Waiting", parts.join(", "));
-    for waiting in report.waiting.iter().take(if format == Format::Wide { usize::MAX } else { 3 }) {
+    for waiting in report
+        .waiting
+        .iter()
+        .take(if format == Format::Wide { usize::MAX } else { 3 })
+    {
         let _ = writeln!(
             text,
             "{:<12} {FAINT}{}{FAINT:#} {}: {}",

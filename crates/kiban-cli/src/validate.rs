@@ -39,12 +39,19 @@ pub fn run(global: &Global, args: &ValidateArgs) -> Result<ExitCode, Failure> {
     }
     files.sort();
     if files.is_empty() {
-        return Err(Failure::new(format!("there is no YAML in {}", args.dir.display()))
-            .hint("give the folder that FleetRepository.spec.path names; files end in .yaml or .yml"));
+        return Err(
+            Failure::new(format!("there is no YAML in {}", args.dir.display()))
+                .hint("give the folder that FleetRepository.spec.path names; files end in .yaml or .yml"),
+        );
     }
-    let borrowed: Vec<validate::File<'_>> =
-        files.iter().map(|(path, bytes)| validate::File { path, bytes }).collect();
-    let options = Options { namespace: global.namespace.clone().unwrap_or_default(), existing: None };
+    let borrowed: Vec<validate::File<'_>> = files
+        .iter()
+        .map(|(path, bytes)| validate::File { path, bytes })
+        .collect();
+    let options = Options {
+        namespace: global.namespace.clone().unwrap_or_default(),
+        existing: None,
+    };
     let validated = validate::validate(&borrowed, &options);
     let report = Report {
         valid: validated.is_ok(),
@@ -66,26 +73,39 @@ pub fn run(global: &Global, args: &ValidateArgs) -> Result<ExitCode, Failure> {
         }
     };
     output::print(&text);
-    let refused = validated.findings.iter().any(|finding| matches!(finding.severity, Severity::Error));
-    Ok(if refused { ExitCode::from(2) } else { ExitCode::SUCCESS })
+    let refused = validated
+        .findings
+        .iter()
+        .any(|finding| matches!(finding.severity, Severity::Error));
+    Ok(if refused {
+        ExitCode::from(2)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// Reads every YAML file below a folder, as the operator would find them in a commit. Hidden folders (`.git` above all) hold none.
 fn walk(root: &Path, below: &Path, depth: usize, files: &mut Vec<(String, Vec<u8>)>) -> Result<(), Failure> {
     let folder = root.join(below);
     if depth > MAX_DEPTH {
-        return Err(Failure::new(format!("{} is more than {MAX_DEPTH} folders deep", folder.display())));
+        return Err(Failure::new(format!(
+            "{} is more than {MAX_DEPTH} folders deep",
+            folder.display()
+        )));
     }
     let entries = std::fs::read_dir(&folder)
         .map_err(|error| Failure::from_error(&format!("read the folder {}", folder.display()), &error))?;
     for entry in entries {
-        let entry = entry.map_err(|error| Failure::from_error(&format!("read the folder {}", folder.display()), &error))?;
+        let entry = entry
+            .map_err(|error| Failure::from_error(&format!("read the folder {}", folder.display()), &error))?;
         let name = entry.file_name();
         let path = below.join(&name);
         let kind = entry
             .file_type()
             .map_err(|error| Failure::from_error(&format!("look at {}", path.display()), &error))?;
-        let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        let yaml = path
+            .extension()
+            .is_some_and(|extension| extension == "yaml" || extension == "yml");
         if kind.is_symlink() {
             // The operator refuses a commit with one; passing over it here would say "valid" of what will not be applied.
             return Err(Failure::new(format!("{} is a symbolic link", path.display()))
@@ -107,7 +127,9 @@ fn read(root: &Path, path: &Path, files: &mut Vec<(String, Vec<u8>)>) -> Result<
     let file = std::fs::File::open(root.join(path)).map_err(fail)?;
     let mut bytes = Vec::new();
     // One byte more than is allowed is enough for the validation to say that it is too large.
-    file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(fail)?;
+    file.take(MAX_FILE_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(fail)?;
     files.push((path.to_string_lossy().replace('\\', "/"), bytes));
     Ok(())
 }
