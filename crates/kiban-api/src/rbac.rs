@@ -152,22 +152,42 @@ mod tests {
 
     #[test]
     fn the_charts_role_is_what_the_table_says() {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/kiban/templates/role.yaml");
+        let path =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/kiban/templates/role.yaml");
         if std::env::var_os("KIBAN_GENERATE").is_some() {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(&path, role_template()).unwrap();
         }
         let found = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(found == role_template(), "role.yaml has drifted from the table: run `cargo xtask generate`");
+        assert!(
+            found == role_template(),
+            "role.yaml has drifted from the table: run `cargo xtask generate`"
+        );
     }
 
     #[test]
     fn nothing_is_granted_that_could_grant_more() {
-        let rules = || RULES.iter().flat_map(|rule| rule.resources.iter().chain(rule.verbs));
-        for forbidden in ["*", "escalate", "bind", "impersonate", "pods/exec", "pods", "roles", "deletecollection"] {
+        let rules = || {
+            RULES
+                .iter()
+                .flat_map(|rule| rule.resources.iter().chain(rule.verbs))
+        };
+        for forbidden in [
+            "*",
+            "escalate",
+            "bind",
+            "impersonate",
+            "pods/exec",
+            "pods",
+            "roles",
+            "deletecollection",
+        ] {
             assert!(rules().all(|word| *word != forbidden), "{forbidden}");
         }
-        let secrets: Vec<_> = granted().into_iter().filter(|(_, resource, _)| *resource == "secrets").collect();
+        let secrets: Vec<_> = granted()
+            .into_iter()
+            .filter(|(_, resource, _)| *resource == "secrets")
+            .collect();
         assert_eq!(secrets, [("", "secrets", "get")]);
     }
 
@@ -177,14 +197,24 @@ mod tests {
             let plural = definition.spec.names.plural.as_str();
             assert!(KINDS.contains(&plural), "{plural}");
             let versions = definition.spec.versions;
-            let status = versions[0].subresources.as_ref().is_some_and(|sub| sub.status.is_some());
-            assert_eq!(REPORTED.contains(&format!("{plural}/status").as_str()), status, "{plural}");
+            let status = versions[0]
+                .subresources
+                .as_ref()
+                .is_some_and(|sub| sub.status.is_some());
+            assert_eq!(
+                REPORTED.contains(&format!("{plural}/status").as_str()),
+                status,
+                "{plural}"
+            );
         }
     }
 
     #[test]
     fn no_grant_stands_twice() {
-        let all: usize = RULES.iter().map(|rule| rule.resources.len() * rule.verbs.len()).sum();
+        let all: usize = RULES
+            .iter()
+            .map(|rule| rule.resources.len() * rule.verbs.len())
+            .sum();
         assert_eq!(all, granted().len());
         assert!(RULES.iter().all(|rule| !rule.reason.is_empty()));
     }

@@ -303,3 +303,29 @@ fn findings_are_bounded_and_errors_come_first() {
             .all(|finding| finding.severity == Severity::Error)
     );
 }
+
+#[test]
+fn the_sample_fleet_is_in_order() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests/sample-fleet");
+    let mut found = Vec::new();
+    for folder in [root.clone(), root.join("devices")] {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "yaml") {
+                found.push((path.display().to_string(), std::fs::read(&path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    let files: Vec<File<'_>> = found.iter().map(|(path, bytes)| File { path, bytes }).collect();
+    let validated = validate(&files, &Options::default());
+    assert_eq!(render(&validated.findings, &files, false, 100), "");
+    assert_eq!(validated.objects.len(), 27);
+    let models: BTreeSet<_> = validated
+        .objects
+        .iter()
+        .filter(|object| object.kind == "HardwareModel")
+        .map(|model| &model.name)
+        .collect();
+    assert_eq!(models.len(), 4);
+}
