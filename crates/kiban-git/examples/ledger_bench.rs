@@ -48,7 +48,11 @@ fn batch(first: u64) -> Batch {
         body: String::new(),
         trailers: vec![("Desired".to_owned(), format!("{first:040x}"))],
     };
-    Batch { changes, message, time: jiff::Timestamp::from_second(1_767_225_600 + first as i64 / 5).unwrap_or_default() }
+    Batch {
+        changes,
+        message,
+        time: jiff::Timestamp::from_second(1_767_225_600 + first as i64 / 5).unwrap_or_default(),
+    }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -60,10 +64,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bare = dir.join("remote.git");
     git2::Repository::init_bare(&bare)?;
     let remote = Remote::new(&format!("file://{}", bare.display()), "ledger", true)?;
-    let author = Identity { name: "Kiban".to_owned(), email: "kiban@example.org".to_owned() };
-    let config = LedgerConfig { remote, author, signing_key: None };
+    let author = Identity {
+        name: "Kiban".to_owned(),
+        email: "kiban@example.org".to_owned(),
+    };
+    let config = LedgerConfig {
+        remote,
+        author,
+        signing_key: None,
+    };
     let mut ledger = Ledger::open(&dir.join("cache"), config, None)?;
-    println!("{:>10} {:>12} {:>12} {:>14} {:>12}", "records", "records/s", "push of", "history ms", "versions");
+    println!(
+        "{:>10} {:>12} {:>12} {:>14} {:>12}",
+        "records", "records/s", "push of", "history ms", "versions"
+    );
     let begun = Instant::now();
     let (mut done, mut last, mut spent) = (0, 0, Duration::ZERO);
     while done < records {
@@ -76,15 +90,23 @@ fn main() -> Result<(), Box<dyn Error>> {
             let start = Instant::now();
             let device: u64 = 7919 % DEVICES;
             let shard = device.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
-            let versions = ledger.history(&format!("devices/{shard:02x}/dev-{device:05}.yaml"), 1000)?.len();
+            let versions = ledger
+                .history(&format!("devices/{shard:02x}/dev-{device:05}.yaml"), 1000)?
+                .len();
             let history = start.elapsed();
             let rate = (done - last) as f64 / spent.as_secs_f64();
-            println!("{done:>10} {rate:>12.0} {per_push:>12} {:>14.1} {versions:>12}", history.as_secs_f64() * 1e3);
+            println!(
+                "{done:>10} {rate:>12.0} {per_push:>12} {:>14.1} {versions:>12}",
+                history.as_secs_f64() * 1e3
+            );
             last = done;
             spent = Duration::ZERO;
         }
     }
-    println!("{done} records in {:.1} s, the making of the batches included", begun.elapsed().as_secs_f64());
+    println!(
+        "{done} records in {:.1} s, the making of the batches included",
+        begun.elapsed().as_secs_f64()
+    );
     drop(ledger);
     std::fs::remove_dir_all(&dir)?;
     Ok(())

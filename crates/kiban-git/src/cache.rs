@@ -4,6 +4,8 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use git2::{Repository, RepositoryInitOptions};
@@ -38,6 +40,10 @@ pub enum CacheError {
     },
 }
 
+/// Tries for the lock, and the pause between them: two seconds in all, and a pod that replaces another waits for it.
+const LOCK_ATTEMPTS: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
 /// A locked bare repository. The lock is the operating system's and ends with the process.
 pub(crate) struct Cache {
     path: PathBuf,
@@ -61,15 +67,23 @@ impl Cache {
             .write(true)
             .open(&lock_path)
             .map_err(io("open", &lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(CacheError::Held { path: lock_path }),
-            Err(TryLockError::Error(source)) => {
-                return Err(CacheError::Io {
-                    action: "lock",
-                    path: lock_path,
-                    source,
-                });
+        // A program that some other thread starts holds a copy of every open file for the moment until it runs.
+        let mut attempts = LOCK_ATTEMPTS;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if attempts > 0 => {
+                    attempts -= 1;
+                    thread::sleep(LOCK_PAUSE);
+                }
+                Err(TryLockError::WouldBlock) => return Err(CacheError::Held { path: lock_path }),
+                Err(TryLockError::Error(source)) => {
+                    return Err(CacheError::Io {
+                        action: "lock",
+                        path: lock_path,
+                        source,
+                    });
+                }
             }
         }
         let path = dir.join(format!("{name}.git"));
@@ -98,6 +112,15 @@ impl Cache {
 
     pub(crate) fn repo(&self) -> &Repository {
         &self.repo
+    }
+
+    /// Opens the repository again, after files of it were replaced under libgit2.
+    pub(crate) fn reopen(&mut self) -> Result<(), CacheError> {
+        self.repo = Repository::open_bare(&self.path).map_err(|source| CacheError::Repository {
+            path: self.path.clone(),
+            source,
+        })?;
+        Ok(())
     }
 
     /// Throws everything away and begins again with an empty repository.

@@ -356,8 +356,12 @@ impl Ledger {
                 Pushed::Done => {
                     repo.reference(TIP_REFERENCE, new_tip.0, true, "pushed")?;
                     self.known_tip = Some(new_tip);
-                    if let Err(e) = pack::consolidate(repo) {
-                        tracing::warn!(error = %e.message(), "could not merge small packs of the ledger's local copy");
+                    match pack::consolidate(repo) {
+                        Ok(false) => {}
+                        Ok(true) => self.cache.reopen()?,
+                        Err(e) => {
+                            tracing::warn!(error = %e.message(), "could not merge small packs of the ledger's local copy");
+                        }
                     }
                     return Ok(Appended {
                         tip: Some(new_tip),
@@ -628,7 +632,11 @@ fn recent_batches(repo: &Repository, tip: Option<CommitId>) -> Result<HashSet<St
 }
 
 fn first_parent(commit: &Commit<'_>) -> Result<Option<Oid>, git2::Error> {
-    if commit.parent_count() == 0 { Ok(None) } else { commit.parent_id(0).map(Some) }
+    if commit.parent_count() == 0 {
+        Ok(None)
+    } else {
+        commit.parent_id(0).map(Some)
+    }
 }
 
 fn message(message: &CommitMessage, digest: &str, sequence: u64) -> String {

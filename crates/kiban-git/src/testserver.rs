@@ -73,7 +73,11 @@ impl SshServer {
         find("git-upload-pack")?;
         let dir = tempfile::Builder::new().prefix("kiban-sshd-").tempdir()?;
         for key in ["host", "client", "stranger"] {
-            run(&keygen, ["-q", "-t", "ed25519", "-N", "", "-C", key, "-f"], &dir.path().join(key))?;
+            run(
+                &keygen,
+                ["-q", "-t", "ed25519", "-N", "", "-C", key, "-f"],
+                &dir.path().join(key),
+            )?;
         }
         fs::copy(dir.path().join("client.pub"), dir.path().join("authorized_keys"))?;
         let user = output(Command::new("id").arg("-un"))?;
@@ -81,7 +85,12 @@ impl SshServer {
             // sshd as root insists on its empty directory; packages leave it to the service manager.
             fs::create_dir_all("/run/sshd")?;
         }
-        let mut server = SshServer { dir, port: 0, user, process: None };
+        let mut server = SshServer {
+            dir,
+            port: 0,
+            user,
+            process: None,
+        };
         server.restart_with(&sshd)?;
         Ok(server)
     }
@@ -125,7 +134,10 @@ impl SshServer {
             }
         }
         let detail = fs::read_to_string(self.dir.path().join("log"))?;
-        Err(StartError::Failed { program: "sshd", detail })
+        Err(StartError::Failed {
+            program: "sshd",
+            detail,
+        })
     }
 
     /// The port on 127.0.0.1.
@@ -135,7 +147,12 @@ impl SshServer {
 
     /// The URL of a repository.
     pub fn url(&self, repository: &Path) -> String {
-        format!("ssh://{}@127.0.0.1:{}{}", self.user, self.port, repository.display())
+        format!(
+            "ssh://{}@127.0.0.1:{}{}",
+            self.user,
+            self.port,
+            repository.display()
+        )
     }
 
     /// The `known_hosts` line of the server.
@@ -193,13 +210,21 @@ impl HttpsServer {
     pub fn start(root: &Path) -> Result<HttpsServer, StartError> {
         let nginx = find("nginx")?;
         let fcgiwrap = find("fcgiwrap")?;
-        let backend = ["/usr/lib/git-core/git-http-backend", "/usr/libexec/git-core/git-http-backend"]
-            .into_iter()
-            .find(|path| Path::new(path).exists())
-            .ok_or(StartError::Absent { program: "git-http-backend" })?;
+        let backend = [
+            "/usr/lib/git-core/git-http-backend",
+            "/usr/libexec/git-core/git-http-backend",
+        ]
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+        .ok_or(StartError::Absent {
+            program: "git-http-backend",
+        })?;
         let dir = tempfile::Builder::new().prefix("kiban-nginx-").tempdir()?;
         let ca = write_certificates(dir.path())?;
-        fs::write(dir.path().join("htpasswd"), format!("{}:{{PLAIN}}{}\n", Self::USER, Self::PASSWORD))?;
+        fs::write(
+            dir.path().join("htpasswd"),
+            format!("{}:{{PLAIN}}{}\n", Self::USER, Self::PASSWORD),
+        )?;
         let socket = dir.path().join("fcgi");
         // One process, so that stopping it stops all of it.
         let child = Command::new(fcgiwrap)
@@ -211,10 +236,18 @@ impl HttpsServer {
             .stdout(Stdio::null())
             .stderr(fs::File::create(dir.path().join("fcgi.log"))?)
             .spawn()?;
-        let mut server = HttpsServer { dir, port: 0, ca, processes: vec![Process(child)] };
+        let mut server = HttpsServer {
+            dir,
+            port: 0,
+            ca,
+            processes: vec![Process(child)],
+        };
         for _ in 0..5 {
             let port = free_port()?;
-            fs::write(server.dir.path().join("nginx.conf"), server.config(root, &socket, backend, port))?;
+            fs::write(
+                server.dir.path().join("nginx.conf"),
+                server.config(root, &socket, backend, port),
+            )?;
             let child = Command::new(&nginx)
                 .arg("-c")
                 .arg(server.dir.path().join("nginx.conf"))
@@ -232,7 +265,10 @@ impl HttpsServer {
             }
         }
         let detail = fs::read_to_string(server.dir.path().join("nginx.err"))?;
-        Err(StartError::Failed { program: "nginx", detail })
+        Err(StartError::Failed {
+            program: "nginx",
+            detail,
+        })
     }
 
     fn config(&self, root: &Path, socket: &Path, backend: &str, port: u16) -> String {
@@ -304,7 +340,10 @@ impl HttpsServer {
 }
 
 fn write_certificates(dir: &Path) -> Result<String, StartError> {
-    let failed = |e: rcgen::Error| StartError::Failed { program: "nginx", detail: e.to_string() };
+    let failed = |e: rcgen::Error| StartError::Failed {
+        program: "nginx",
+        detail: e.to_string(),
+    };
     let mut authority = CertificateParams::new(Vec::new()).map_err(failed)?;
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -321,7 +360,10 @@ fn write_certificates(dir: &Path) -> Result<String, StartError> {
 
 /// Makes an empty bare repository that may be pushed to over https too.
 pub fn init_bare(path: &Path) -> Result<(), StartError> {
-    git(Path::new("/"), ["init", "-q", "--bare", "-b", "main", &path.display().to_string()])?;
+    git(
+        Path::new("/"),
+        ["init", "-q", "--bare", "-b", "main", &path.display().to_string()],
+    )?;
     git(path, ["config", "http.receivepack", "true"])?;
     // Its objects are counted and compared by tests; nothing may repack them meanwhile.
     git(path, ["config", "gc.auto", "0"])?;
@@ -361,7 +403,10 @@ fn output(command: &mut Command) -> Result<String, StartError> {
         return Ok(String::from_utf8_lossy(&done.stdout).trim_end().to_owned());
     }
     let detail = format!("{command:?}: {}", String::from_utf8_lossy(&done.stderr));
-    Err(StartError::Failed { program: "git", detail })
+    Err(StartError::Failed {
+        program: "git",
+        detail,
+    })
 }
 
 fn run<const N: usize>(program: &Path, arguments: [&str; N], last: &Path) -> Result<(), StartError> {

@@ -9,8 +9,8 @@ use std::{
 };
 
 use kiban_git::{
-    Ancestry, BranchName, CommitId, Credentials, Head, Mirror, Remote, RemoteError, RemoteUrl, SignatureStatus,
-    Source, SourceError, TreeError, TreeLimits, Verification,
+    Ancestry, BranchName, CommitId, Credentials, Head, Mirror, Remote, RemoteError, RemoteUrl,
+    SignatureStatus, Source, SourceError, TreeError, TreeLimits, Verification,
     testserver::{HttpsServer, SilentServer, SshServer, git, git_command, init_bare},
 };
 use tempfile::TempDir;
@@ -28,7 +28,9 @@ struct Repo {
 
 impl Repo {
     fn new() -> Repo {
-        let repo = Repo { dir: tempfile::tempdir().unwrap() };
+        let repo = Repo {
+            dir: tempfile::tempdir().unwrap(),
+        };
         init_bare(&repo.bare()).unwrap();
         repo
     }
@@ -49,7 +51,10 @@ impl Repo {
             .spawn()
             .unwrap();
         child.stdin.take().unwrap().write_all(content).unwrap();
-        String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap().trim().to_owned()
+        String::from_utf8(child.wait_with_output().unwrap().stdout)
+            .unwrap()
+            .trim()
+            .to_owned()
     }
 
     /// A tree of raw entries, whatever they are called.
@@ -71,7 +76,11 @@ impl Repo {
             arguments.extend(["-p", parent]);
         }
         let commit = git(&self.bare(), arguments).unwrap();
-        git(&self.bare(), ["update-ref", &format!("refs/heads/{branch}"), &commit]).unwrap();
+        git(
+            &self.bare(),
+            ["update-ref", &format!("refs/heads/{branch}"), &commit],
+        )
+        .unwrap();
         commit.parse().unwrap()
     }
 
@@ -87,7 +96,11 @@ impl Repo {
                 .status();
             assert!(done.unwrap().success());
         }
-        let tree = git_command(&self.bare()).env("GIT_INDEX_FILE", &index).arg("write-tree").output().unwrap();
+        let tree = git_command(&self.bare())
+            .env("GIT_INDEX_FILE", &index)
+            .arg("write-tree")
+            .output()
+            .unwrap();
         let tree = String::from_utf8(tree.stdout).unwrap();
         let parent = git(&self.bare(), ["rev-parse", "-q", "--verify", "refs/heads/main"]).ok();
         self.commit_tree(tree.trim(), parent.as_deref(), "main")
@@ -113,11 +126,22 @@ impl Repo {
 }
 
 fn source(remote: Remote) -> Source {
-    Source { remote, path: String::new(), verification: Verification::None, limits: TreeLimits::default() }
+    Source {
+        remote,
+        path: String::new(),
+        verification: Verification::None,
+        limits: TreeLimits::default(),
+    }
 }
 
 fn paths(mirror: &Mirror, head: &Head) -> Vec<String> {
-    mirror.read_tree(head.commit).unwrap().files.into_iter().map(|file| file.path).collect()
+    mirror
+        .read_tree(head.commit)
+        .unwrap()
+        .files
+        .into_iter()
+        .map(|file| file.path)
+        .collect()
 }
 
 #[test]
@@ -137,13 +161,29 @@ fn a_commit_is_fetched_and_its_yaml_is_read_byte_by_byte() {
     let mut mirror = Mirror::open(&repo.cache(), from).unwrap();
     let head = mirror.fetch(soon()).unwrap();
     assert_eq!(head.commit, commit);
-    assert_eq!((head.author.name.as_str(), head.subject.as_str()), ("Aoi", "change"));
+    assert_eq!(
+        (head.author.name.as_str(), head.subject.as_str()),
+        ("Aoi", "change")
+    );
     assert_eq!(head.signature, SignatureStatus::NotChecked);
     let snapshot = mirror.read_tree(commit).unwrap();
-    let read: Vec<_> = snapshot.files.iter().map(|f| (f.path.as_str(), f.bytes.as_slice())).collect();
-    assert_eq!(read, [("fleet/devices/a.yaml", &crlf[..]), ("fleet/pool.yml", b"kind: HardwarePool\n")]);
+    let read: Vec<_> = snapshot
+        .files
+        .iter()
+        .map(|f| (f.path.as_str(), f.bytes.as_slice()))
+        .collect();
+    assert_eq!(
+        read,
+        [
+            ("fleet/devices/a.yaml", &crlf[..]),
+            ("fleet/pool.yml", b"kind: HardwarePool\n")
+        ]
+    );
     let ignored: Vec<_> = snapshot.ignored.iter().map(|i| i.path.as_str()).collect();
-    assert_eq!(ignored, ["fleet/.gitattributes", "fleet/.github", "fleet/README.md"]);
+    assert_eq!(
+        ignored,
+        ["fleet/.gitattributes", "fleet/.github", "fleet/README.md"]
+    );
 }
 
 #[test]
@@ -167,14 +207,27 @@ fn entries_that_are_not_plain_files_and_folders_are_refused_by_name() {
 fn names_that_would_escape_or_collide_are_refused() {
     let repo = Repo::new();
     let blob = repo.object("blob", b"kind: Device\n");
-    for name in ["..", "../../etc/x", "/etc/x", ".git", ".GIT", "git~1", "a\\b.yaml", "c:x.yaml", "a\x1b[31m.yaml"] {
+    for name in [
+        "..",
+        "../../etc/x",
+        "/etc/x",
+        ".git",
+        ".GIT",
+        "git~1",
+        "a\\b.yaml",
+        "c:x.yaml",
+        "a\x1b[31m.yaml",
+    ] {
         let repo = Repo::new();
         let blob = repo.object("blob", b"kind: Device\n");
         let text = repo.refused(&repo.tree(&[("100644", name.as_bytes(), &blob)]));
         assert!(!text.contains('\x1b'), "{text:?}");
     }
     let text = repo.refused(&repo.tree(&[("100644", b"A.yaml", &blob), ("100644", b"a.yaml", &blob)]));
-    assert!(text.contains("a.yaml: differs from A.yaml only in upper and lower case"), "{text}");
+    assert!(
+        text.contains("a.yaml: differs from A.yaml only in upper and lower case"),
+        "{text}"
+    );
     let twice = Repo::new();
     let blob = twice.object("blob", b"x");
     let text = twice.refused(&twice.tree(&[("100644", b"a.yaml", &blob), ("100644", b"a.yaml", &blob)]));
@@ -189,7 +242,10 @@ fn lfs_pointers_and_large_files_are_named() {
     let mut mirror = repo.mirror();
     mirror.fetch(soon()).unwrap();
     let text = mirror.read_tree(head).unwrap_err().to_string();
-    assert!(text.contains("big.yaml: has 1048577 bytes; 1048576 are allowed"), "{text}");
+    assert!(
+        text.contains("big.yaml: has 1048577 bytes; 1048576 are allowed"),
+        "{text}"
+    );
     assert!(text.contains("lfs.yaml: is a Git LFS pointer"), "{text}");
 }
 
@@ -201,7 +257,10 @@ fn trees_are_bounded_in_count_size_and_depth() {
     let mut tree = repo.tree(&[("100644", b"a.yaml", &blob)]);
     for _ in 0..10 {
         let names: Vec<_> = (0..10).map(|i| format!("d{i}")).collect();
-        let entries: Vec<_> = names.iter().map(|n| ("40000", n.as_bytes(), tree.as_str())).collect();
+        let entries: Vec<_> = names
+            .iter()
+            .map(|n| ("40000", n.as_bytes(), tree.as_str()))
+            .collect();
         tree = repo.tree(&entries);
     }
     let bomb = repo.commit_tree(&tree, None, "main");
@@ -214,16 +273,34 @@ fn trees_are_bounded_in_count_size_and_depth() {
 
     let files = repo.commit(&[("a.yaml", b"12345"), ("b/c/d.yaml", b"12345")]);
     for limits in [
-        TreeLimits { max_files: 1, ..TreeLimits::default() },
-        TreeLimits { max_total_bytes: 9, ..TreeLimits::default() },
-        TreeLimits { max_depth: 1, ..TreeLimits::default() },
+        TreeLimits {
+            max_files: 1,
+            ..TreeLimits::default()
+        },
+        TreeLimits {
+            max_total_bytes: 9,
+            ..TreeLimits::default()
+        },
+        TreeLimits {
+            max_depth: 1,
+            ..TreeLimits::default()
+        },
     ] {
         from.limits = limits;
         let mut mirror = Mirror::open(&repo.cache(), from.clone()).unwrap();
         mirror.fetch(soon()).unwrap();
-        assert!(matches!(mirror.read_tree(files), Err(TreeError::TooLarge { .. })), "{:?}", from.limits);
+        assert!(
+            matches!(mirror.read_tree(files), Err(TreeError::TooLarge { .. })),
+            "{:?}",
+            from.limits
+        );
     }
-    from.limits = TreeLimits { max_files: 2, max_total_bytes: 10, max_depth: 2, ..TreeLimits::default() };
+    from.limits = TreeLimits {
+        max_files: 2,
+        max_total_bytes: 10,
+        max_depth: 2,
+        ..TreeLimits::default()
+    };
     let mut mirror = Mirror::open(&repo.cache(), from).unwrap();
     let head = mirror.fetch(soon()).unwrap();
     assert_eq!(paths(&mirror, &head), ["a.yaml", "b/c/d.yaml"]);
@@ -233,7 +310,10 @@ fn trees_are_bounded_in_count_size_and_depth() {
 fn nothing_there_is_never_no_files() {
     let repo = Repo::new();
     let mut mirror = repo.mirror();
-    assert!(matches!(mirror.fetch(soon()), Err(SourceError::RepositoryEmpty { .. })));
+    assert!(matches!(
+        mirror.fetch(soon()),
+        Err(SourceError::RepositoryEmpty { .. })
+    ));
 
     let first = repo.commit(&[("a.yaml", b"a: 1")]);
     mirror.fetch(soon()).unwrap();
@@ -244,18 +324,28 @@ fn nothing_there_is_never_no_files() {
     git(&repo.bare(), ["branch", "-m", "trunk", "main"]).unwrap();
 
     // A valid commit that holds nothing.
-    let emptied = repo.commit_tree("4b825dc642cb6eb9a060e54bf8d69288fbee4904", Some(&first.to_string()), "main");
+    let emptied = repo.commit_tree(
+        "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
+        Some(&first.to_string()),
+        "main",
+    );
     git(&repo.bare(), ["hash-object", "-w", "-t", "tree", "/dev/null"]).unwrap();
     let head = mirror.fetch(soon()).unwrap();
     assert_eq!(head.commit, emptied);
-    assert!(matches!(mirror.read_tree(emptied), Err(TreeError::NoFiles { ignored: 0, .. })));
+    assert!(matches!(
+        mirror.read_tree(emptied),
+        Err(TreeError::NoFiles { ignored: 0, .. })
+    ));
 
     drop(mirror);
     let mut elsewhere = source(repo.remote());
     elsewhere.path = "no/such/folder".to_owned();
     let mut mirror = Mirror::open(&repo.cache(), elsewhere).unwrap();
     let head = mirror.fetch(soon()).unwrap();
-    assert_eq!(mirror.read_tree(head.commit).unwrap_err().category(), "PathMissing");
+    assert_eq!(
+        mirror.read_tree(head.commit).unwrap_err().category(),
+        "PathMissing"
+    );
 
     fs::rename(repo.bare(), repo.dir.path().join("gone")).unwrap();
     assert_eq!(mirror.fetch(soon()).unwrap_err().category(), "RepositoryMissing");
@@ -267,9 +357,22 @@ fn a_merge_that_drops_files_and_strange_dates_are_read_as_they_are() {
     let one = repo.commit(&[("a.yaml", b"a: 1"), ("b.yaml", b"b: 1")]);
     let blob = repo.object("blob", b"a: 1");
     let tree = repo.tree(&[("100644", b"a.yaml", &blob)]);
-    for (date, seconds) in [("0 +0000", 0), ("4299999999 +1400", 4_299_999_999), ("1700000000 -1130", 1_700_000_000)] {
+    for (date, seconds) in [
+        ("0 +0000", 0),
+        ("4299999999 +1400", 4_299_999_999),
+        ("1700000000 -1130", 1_700_000_000),
+    ] {
         let merge = git_command(&repo.bare())
-            .args(["commit-tree", &tree, "-p", &one.to_string(), "-p", &one.to_string(), "-m", "merge"])
+            .args([
+                "commit-tree",
+                &tree,
+                "-p",
+                &one.to_string(),
+                "-p",
+                &one.to_string(),
+                "-m",
+                "merge",
+            ])
             .env("GIT_AUTHOR_DATE", format!("@{date}"))
             .env("GIT_COMMITTER_DATE", format!("@{date}"))
             .output()
@@ -309,8 +412,20 @@ fn replace_references_and_grafts_change_nothing() {
     let repo = Repo::new();
     let honest = repo.commit(&[("a.yaml", b"a: honest")]);
     let forged = repo.commit(&[("a.yaml", b"a: forged")]);
-    git(&repo.bare(), ["update-ref", "refs/heads/main", &honest.to_string()]).unwrap();
-    git(&repo.bare(), ["update-ref", &format!("refs/replace/{honest}"), &forged.to_string()]).unwrap();
+    git(
+        &repo.bare(),
+        ["update-ref", "refs/heads/main", &honest.to_string()],
+    )
+    .unwrap();
+    git(
+        &repo.bare(),
+        [
+            "update-ref",
+            &format!("refs/replace/{honest}"),
+            &forged.to_string(),
+        ],
+    )
+    .unwrap();
     fs::create_dir_all(repo.bare().join("info")).unwrap();
     fs::write(repo.bare().join("info/grafts"), format!("{honest} {forged}\n")).unwrap();
     let mut mirror = repo.mirror();
@@ -337,13 +452,21 @@ fn many_references_do_not_hinder() {
 #[test]
 fn a_broken_cache_is_fetched_again() {
     let repo = Repo::new();
-    let content: Vec<u8> = (0..200_u32).flat_map(|i| format!("key{i}: {}\n", i * 7919).into_bytes()).collect();
+    let content: Vec<u8> = (0..200_u32)
+        .flat_map(|i| format!("key{i}: {}\n", i * 7919).into_bytes())
+        .collect();
     let head = repo.commit(&[("a.yaml", &content)]);
     repo.mirror().fetch(soon()).unwrap();
     let cached = repo.cache().join("desired.git");
-    let packs = || fs::read_dir(cached.join("objects/pack")).unwrap().map(|e| e.unwrap().path());
+    let packs = || {
+        fs::read_dir(cached.join("objects/pack"))
+            .unwrap()
+            .map(|e| e.unwrap().path())
+    };
     let damage: [(&str, &dyn Fn()); 5] = [
-        ("config is garbage", &|| fs::write(cached.join("config"), b"[[[[").unwrap()),
+        ("config is garbage", &|| {
+            fs::write(cached.join("config"), b"[[[[").unwrap()
+        }),
         ("pack is cut", &|| {
             for pack in packs().filter(|p| p.extension().is_some_and(|e| e == "pack")) {
                 writable(&pack);
@@ -394,7 +517,13 @@ fn what_a_crash_left_behind_is_removed_and_a_living_holder_is_not_disturbed() {
     assert_eq!(error.category(), "CacheFailed");
     drop(mirror);
     let cached = repo.cache().join("desired.git");
-    for left in ["config.lock", "HEAD.lock", "packed-refs.lock", "refs/kiban/desired.lock", "objects/pack/pack_git2_x1"] {
+    for left in [
+        "config.lock",
+        "HEAD.lock",
+        "packed-refs.lock",
+        "refs/kiban/desired.lock",
+        "objects/pack/pack_git2_x1",
+    ] {
         fs::write(cached.join(left), b"").unwrap();
     }
     let next = repo.commit(&[("a.yaml", b"a: 2")]);
@@ -417,32 +546,85 @@ fn another_url_is_another_repository() {
 #[test]
 fn urls_and_branches_that_run_or_leak_something_are_refused() {
     for url in [
-        "", "-uorigin", "--upload-pack=evil", "ext::sh -c id", "ext::sh", "file:///etc", "/etc", "./x", "http://a/b",
-        "git://a/b", "ftp://a/b", "https://user@a/b", "https://user:secret@a/b", "ssh://git:secret@a/b", "ssh://-oProxyCommand=x/b",
-        "-oProxyCommand=x:b", "git@-h:b", "https://a", "https://a/", "https:///b", "https://a:0/b", "https://a:99999/b",
-        "https://a/b\nc", "https://a b/c", "git@host:-p", "ssh://a/b'c", "https://a\u{0}b/c", "https://a/b?c", "fd::3/x",
+        "",
+        "-uorigin",
+        "--upload-pack=evil",
+        "ext::sh -c id",
+        "ext::sh",
+        "file:///etc",
+        "/etc",
+        "./x",
+        "http://a/b",
+        "git://a/b",
+        "ftp://a/b",
+        "https://user@a/b",
+        "https://user:secret@a/b",
+        "ssh://git:secret@a/b",
+        "ssh://-oProxyCommand=x/b",
+        "-oProxyCommand=x:b",
+        "git@-h:b",
+        "https://a",
+        "https://a/",
+        "https:///b",
+        "https://a:0/b",
+        "https://a:99999/b",
+        "https://a/b\nc",
+        "https://a b/c",
+        "git@host:-p",
+        "ssh://a/b'c",
+        "https://a\u{0}b/c",
+        "https://a/b?c",
+        "fd::3/x",
     ] {
         let error = RemoteUrl::parse(url, false).expect_err(url);
         assert!(!error.to_string().contains("secret"), "{error}");
     }
-    for url in ["https://h/b.git", "https://h:8443/a/b", "ssh://git@h:2222/a", "git@h:a/b.git", "h:a", "ssh://[::1]:22/a"] {
+    for url in [
+        "https://h/b.git",
+        "https://h:8443/a/b",
+        "ssh://git@h:2222/a",
+        "git@h:a/b.git",
+        "h:a",
+        "ssh://[::1]:22/a",
+    ] {
         RemoteUrl::parse(url, false).unwrap_or_else(|e| panic!("{url}: {e}"));
     }
-    for branch in ["", "-x", "--upload-pack=x", "a..b", "a b", "a~1", "a^", "a:b", "refs/heads/x", "a/", "/a", "a.lock", "@{x", "a\\b", "x\n", "*"] {
+    for branch in [
+        "",
+        "-x",
+        "--upload-pack=x",
+        "a..b",
+        "a b",
+        "a~1",
+        "a^",
+        "a:b",
+        "refs/heads/x",
+        "a/",
+        "/a",
+        "a.lock",
+        "@{x",
+        "a\\b",
+        "x\n",
+        "*",
+    ] {
         BranchName::parse(branch).expect_err(branch);
     }
     for branch in ["main", "fleet/tokyo-1", "v1.2", "基盤"] {
         BranchName::parse(branch).unwrap();
     }
-    let Err(RemoteError::Url { url, .. }) = RemoteUrl::parse("https://bob:hunter2@host/x", false) else { panic!() };
+    let Err(RemoteError::Url { url, .. }) = RemoteUrl::parse("https://bob:hunter2@host/x", false) else {
+        panic!()
+    };
     assert_eq!(url, "https://…@host/x");
 }
 
 #[test]
 fn secrets_are_not_printed() {
     let mut remote = Remote::new("https://h/b", "main", false).unwrap();
-    remote.credentials =
-        Credentials::UserPassword { username: "canary-user".to_owned(), password: "canary-password".into() };
+    remote.credentials = Credentials::UserPassword {
+        username: "canary-user".to_owned(),
+        password: "canary-password".into(),
+    };
     let text = format!("{remote:?} {:?}", source(remote.clone()));
     assert!(!text.contains("canary"), "{text}");
 }
@@ -493,28 +675,71 @@ fn over_ssh_the_host_and_the_client_must_be_known() {
         result.map_or_else(|e| e.category(), |_| "fetched")
     };
     assert_eq!(category(good.clone()), "fetched");
-    assert_eq!(category(Remote { known_hosts: None, ..good.clone() }), "HostKeyNotTrusted");
-    assert_eq!(category(Remote { known_hosts: Some(String::new()), ..good.clone() }), "HostKeyNotTrusted");
+    assert_eq!(
+        category(Remote {
+            known_hosts: None,
+            ..good.clone()
+        }),
+        "HostKeyNotTrusted"
+    );
+    assert_eq!(
+        category(Remote {
+            known_hosts: Some(String::new()),
+            ..good.clone()
+        }),
+        "HostKeyNotTrusted"
+    );
     let other = SshServer::start().unwrap();
-    let wrong = other.known_hosts().replace(&other.port().to_string(), &server.port().to_string());
-    assert_eq!(category(Remote { known_hosts: Some(wrong), ..good.clone() }), "HostKeyNotTrusted");
+    let wrong = other
+        .known_hosts()
+        .replace(&other.port().to_string(), &server.port().to_string());
+    assert_eq!(
+        category(Remote {
+            known_hosts: Some(wrong),
+            ..good.clone()
+        }),
+        "HostKeyNotTrusted"
+    );
     // As `ssh-keygen -H` hashes it.
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("known_hosts");
     fs::write(&file, server.known_hosts() + "\n").unwrap();
-    let hashed = std::process::Command::new("ssh-keygen").arg("-H").arg("-f").arg(&file).output().unwrap();
+    let hashed = std::process::Command::new("ssh-keygen")
+        .arg("-H")
+        .arg("-f")
+        .arg(&file)
+        .output()
+        .unwrap();
     assert!(hashed.status.success());
     let hashed = fs::read_to_string(&file).unwrap();
     assert!(hashed.starts_with("|1|"), "{hashed}");
-    assert_eq!(category(Remote { known_hosts: Some(hashed), ..good.clone() }), "fetched");
+    assert_eq!(
+        category(Remote {
+            known_hosts: Some(hashed),
+            ..good.clone()
+        }),
+        "fetched"
+    );
 
-    assert_eq!(category(Remote { credentials: Credentials::None, ..good.clone() }), "AuthenticationFailed");
+    assert_eq!(
+        category(Remote {
+            credentials: Credentials::None,
+            ..good.clone()
+        }),
+        "AuthenticationFailed"
+    );
     let stranger = Credentials::SshKey {
         username: String::new(),
         private_key: server.stranger_key().into(),
         passphrase: None,
     };
-    assert_eq!(category(Remote { credentials: stranger, ..good.clone() }), "AuthenticationFailed");
+    assert_eq!(
+        category(Remote {
+            credentials: stranger,
+            ..good.clone()
+        }),
+        "AuthenticationFailed"
+    );
     let missing = RemoteUrl::parse(&server.url(Path::new("/no/such/repository.git")), false).unwrap();
     assert_eq!(category(Remote { url: missing, ..good }), "RepositoryMissing");
 }
@@ -545,38 +770,85 @@ fn over_https_the_certificate_the_password_and_the_host_must_fit() {
     };
     let category = |remote: Remote| result(remote).map_or_else(|e| e.category(), |_| "fetched");
     assert_eq!(category(good.clone()), "fetched");
-    assert_eq!(category(Remote { ca: None, ..good.clone() }), "CertificateNotTrusted");
+    assert_eq!(
+        category(Remote {
+            ca: None,
+            ..good.clone()
+        }),
+        "CertificateNotTrusted"
+    );
     let other = HttpsServer::start(repo.dir.path()).unwrap();
-    assert_eq!(category(Remote { ca: Some(other.ca().to_owned()), ..good.clone() }), "CertificateNotTrusted");
+    assert_eq!(
+        category(Remote {
+            ca: Some(other.ca().to_owned()),
+            ..good.clone()
+        }),
+        "CertificateNotTrusted"
+    );
     // The certificate is for 127.0.0.1 and localhost; 127.0.0.2 is the same server by another name.
     let alias = format!("https://127.0.0.2:{}/fleet.git", server.port());
     let alias = RemoteUrl::parse(&alias, false).unwrap();
-    let error = result(Remote { url: alias, ..good.clone() }).unwrap_err();
-    assert!(["CertificateNotTrusted", "RemoteUnreachable"].contains(&error.category()), "{error}");
+    let error = result(Remote {
+        url: alias,
+        ..good.clone()
+    })
+    .unwrap_err();
+    assert!(
+        ["CertificateNotTrusted", "RemoteUnreachable"].contains(&error.category()),
+        "{error}"
+    );
 
-    assert_eq!(category(Remote { credentials: Credentials::None, ..good.clone() }), "AuthenticationFailed");
-    let wrong = Credentials::UserPassword { username: "kiban".to_owned(), password: "wrong-canary".into() };
-    let error = result(Remote { credentials: wrong, ..good.clone() }).unwrap_err();
+    assert_eq!(
+        category(Remote {
+            credentials: Credentials::None,
+            ..good.clone()
+        }),
+        "AuthenticationFailed"
+    );
+    let wrong = Credentials::UserPassword {
+        username: "kiban".to_owned(),
+        password: "wrong-canary".into(),
+    };
+    let error = result(Remote {
+        credentials: wrong,
+        ..good.clone()
+    })
+    .unwrap_err();
     assert_eq!(error.category(), "AuthenticationFailed");
     assert!(!error.to_string().contains("canary"), "{error}");
 
     let missing = RemoteUrl::parse(&server.url("none.git"), false).unwrap();
-    assert_eq!(category(Remote { url: missing, ..good.clone() }), "RepositoryMissing");
+    assert_eq!(
+        category(Remote {
+            url: missing,
+            ..good.clone()
+        }),
+        "RepositoryMissing"
+    );
     let elsewhere = RemoteUrl::parse(&server.url("elsewhere/fleet.git"), false).unwrap();
-    let error = result(Remote { url: elsewhere, ..good }).unwrap_err();
+    let error = result(Remote {
+        url: elsewhere,
+        ..good
+    })
+    .unwrap_err();
     assert_eq!(error.category(), "RedirectRefused", "{error}");
 }
 
 #[test]
 fn a_server_that_says_nothing_is_left_at_the_deadline() {
     let silent = SilentServer::start().unwrap();
-    for url in [format!("https://127.0.0.1:{}/a", silent.port()), format!("ssh://git@127.0.0.1:{}/a", silent.port())] {
+    for url in [
+        format!("https://127.0.0.1:{}/a", silent.port()),
+        format!("ssh://git@127.0.0.1:{}/a", silent.port()),
+    ] {
         let mut remote = Remote::new(&url, "main", false).unwrap();
         remote.known_hosts = Some(String::new());
         remote.ca = Some(String::new());
         let cache = tempfile::tempdir().unwrap();
         let mut mirror = Mirror::open(cache.path(), source(remote)).unwrap();
-        let error = mirror.fetch(Instant::now() + Duration::from_millis(300)).unwrap_err();
+        let error = mirror
+            .fetch(Instant::now() + Duration::from_millis(300))
+            .unwrap_err();
         assert_eq!(error.category(), "DeadlineExceeded", "{url}: {error}");
     }
 }

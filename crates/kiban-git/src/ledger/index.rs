@@ -54,21 +54,40 @@ pub(super) struct Position {
 
 impl Position {
     pub(super) fn at(repo: &Repository, tip: Option<Oid>) -> Result<Position, LedgerError> {
-        let Some(id) = tip else { return Ok(Position { tip, time: 0, sequence: 0, pending: Vec::new() }) };
+        let Some(id) = tip else {
+            return Ok(Position {
+                tip,
+                time: 0,
+                sequence: 0,
+                pending: Vec::new(),
+            });
+        };
         let mut commit = repo.find_commit(id)?;
         let time = commit.time().seconds();
         let mut line = vec![id];
         let mut base = number(&commit);
         while base.is_none() && line.len() <= MAX_UNNUMBERED {
-            let Some(parent) = first_parent(&commit)? else { break };
+            let Some(parent) = first_parent(&commit)? else {
+                break;
+            };
             line.push(parent);
             commit = repo.find_commit(parent)?;
             base = number(&commit);
         }
         // Without a number anywhere the oldest that was looked at is the first.
         let first = base.unwrap_or(1);
-        let pending: Vec<_> = line.into_iter().rev().zip(first..).map(|(id, number)| (number, id)).collect();
-        Ok(Position { tip, time, sequence: pending.last().map_or(0, |(number, _)| *number), pending })
+        let pending: Vec<_> = line
+            .into_iter()
+            .rev()
+            .zip(first..)
+            .map(|(id, number)| (number, id))
+            .collect();
+        Ok(Position {
+            tip,
+            time,
+            sequence: pending.last().map_or(0, |(number, _)| *number),
+            pending,
+        })
     }
 
     /// The number of the commit that is being made.
@@ -124,7 +143,12 @@ pub(super) fn record(
 }
 
 fn number(commit: &Commit<'_>) -> Option<u64> {
-    trailers(commit).into_iter().find(|(key, _)| key == SEQUENCE_TRAILER)?.1.parse().ok()
+    trailers(commit)
+        .into_iter()
+        .find(|(key, _)| key == SEQUENCE_TRAILER)?
+        .1
+        .parse()
+        .ok()
 }
 
 /// The commit with a number, as the index at `tip` has it.
@@ -136,10 +160,15 @@ fn commit_numbered<'r>(
     if number(tip) == Some(wanted) {
         return Ok(Some(tip.clone()));
     }
-    let Some(page) = blob_at(repo, tip, &commits_index(wanted))? else { return Ok(None) };
+    let Some(page) = blob_at(repo, tip, &commits_index(wanted))? else {
+        return Ok(None);
+    };
     let page = repo.find_blob(page)?;
     let text = String::from_utf8_lossy(page.content());
-    let found = text.lines().filter_map(|line| line.split_once(' ')).find(|(n, _)| n.parse() == Ok(wanted));
+    let found = text
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .find(|(n, _)| n.parse() == Ok(wanted));
     match found.and_then(|(_, id)| Oid::from_str(id).ok()) {
         Some(id) => repo.find_commit(id).map(Some),
         None => Ok(None),
@@ -147,7 +176,11 @@ fn commit_numbered<'r>(
 }
 
 /// The last commit of the first-parent line that is not younger than `date`.
-pub(super) fn commit_at(repo: &Repository, tip: Oid, date: Timestamp) -> Result<Option<CommitId>, LedgerError> {
+pub(super) fn commit_at(
+    repo: &Repository,
+    tip: Oid,
+    date: Timestamp,
+) -> Result<Option<CommitId>, LedgerError> {
     let mut commit = repo.find_commit(tip)?;
     loop {
         if commit_time(&commit) <= date {
@@ -175,7 +208,9 @@ fn search(
     let (mut low, mut high, mut found) = (1, last, None);
     while low <= high {
         let middle = low + (high - low) / 2;
-        let Some(commit) = commit_numbered(repo, tip, middle)? else { return Ok(None) };
+        let Some(commit) = commit_numbered(repo, tip, middle)? else {
+            return Ok(None);
+        };
         if commit_time(&commit) <= date {
             found = Some(CommitId(commit.id()));
             low = middle + 1;
@@ -187,16 +222,22 @@ fn search(
 }
 
 /// The versions of a file, the newest first.
-pub(super) fn history(repo: &Repository, tip: Oid, path: &str, limit: usize) -> Result<Vec<Entry>, LedgerError> {
+pub(super) fn history(
+    repo: &Repository,
+    tip: Oid,
+    path: &str,
+    limit: usize,
+) -> Result<Vec<Entry>, LedgerError> {
     let mut entries = Vec::new();
     let mut commit = repo.find_commit(tip)?;
     let mut now = blob_at(repo, &commit, path)?;
     while entries.len() < limit {
-        if has_history(path) && number(&commit).is_some() {
-            if let Some(rest) = indexed(repo, &commit, path, now, limit - entries.len())? {
-                entries.extend(rest);
-                return Ok(entries);
-            }
+        if has_history(path)
+            && number(&commit).is_some()
+            && let Some(rest) = indexed(repo, &commit, path, now, limit - entries.len())?
+        {
+            entries.extend(rest);
+            return Ok(entries);
         }
         let parent = match first_parent(&commit)? {
             Some(id) => Some(repo.find_commit(id)?),
@@ -249,8 +290,14 @@ fn indexed(
             let (Some(number), Some(id), Some(previous)) = (words.next(), words.next(), words.next()) else {
                 return Ok(None);
             };
-            let (Ok(number), Ok(id)) = (number.parse(), Oid::from_str(id)) else { return Ok(None) };
-            let Some(commit) = (if expected == Some(id) { commit_numbered(repo, tip, number)? } else { None }) else {
+            let (Ok(number), Ok(id)) = (number.parse(), Oid::from_str(id)) else {
+                return Ok(None);
+            };
+            let Some(commit) = (if expected == Some(id) {
+                commit_numbered(repo, tip, number)?
+            } else {
+                None
+            }) else {
                 return Ok(None);
             };
             entries.push(entry(&commit, content(repo, Some(id))?));
@@ -258,7 +305,11 @@ fn indexed(
         }
     }
     // The chain ends where the file began, or it is not whole.
-    Ok(if expected.is_none() || entries.len() >= limit { Some(entries) } else { None })
+    Ok(if expected.is_none() || entries.len() >= limit {
+        Some(entries)
+    } else {
+        None
+    })
 }
 
 fn content(repo: &Repository, id: Option<Oid>) -> Result<Option<Vec<u8>>, git2::Error> {
@@ -266,7 +317,11 @@ fn content(repo: &Repository, id: Option<Oid>) -> Result<Option<Vec<u8>>, git2::
         Some(id) => {
             let odb = repo.odb()?;
             let object = odb.read(id)?;
-            if object.kind() == ObjectType::Blob { Ok(Some(object.data().to_vec())) } else { Ok(None) }
+            if object.kind() == ObjectType::Blob {
+                Ok(Some(object.data().to_vec()))
+            } else {
+                Ok(None)
+            }
         }
         None => Ok(None),
     }

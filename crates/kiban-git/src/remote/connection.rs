@@ -7,8 +7,8 @@ use std::{
 };
 
 use git2::{
-    AutotagOption, CertificateCheckStatus, Cred, CredentialType, Direction, ErrorClass, ErrorCode,
-    FetchOptions, Oid, ProxyOptions, PushOptions, RemoteCallbacks, RemoteRedirect, Repository, cert::Cert,
+    AutotagOption, CertificateCheckStatus, Cred, CredentialType, ErrorClass, ErrorCode, FetchOptions, Oid,
+    ProxyOptions, PushOptions, RemoteCallbacks, RemoteRedirect, Repository, cert::Cert,
 };
 use rustls_pki_types::UnixTime;
 use secrecy::ExposeSecret;
@@ -104,12 +104,19 @@ impl<'r> Connection<'r> {
     fn fetch_inner(&self, repo: &Repository) -> Result<BranchTip, git2::Error> {
         let mut remote = self.anonymous(repo)?;
         let wanted = self.remote.branch.reference();
-        let mut connection =
-            remote.connect_auth(Direction::Fetch, Some(self.callbacks()), Some(self.proxy()))?;
+        let mut options = FetchOptions::new();
+        options
+            .remote_callbacks(self.callbacks())
+            .proxy_options(self.proxy())
+            .download_tags(AutotagOption::None)
+            .update_fetchhead(false)
+            .follow_redirects(RemoteRedirect::None);
+        // Not `connect` and then `list`: git2's connect has no way to forbid redirects to another host.
+        remote.download(&[wanted.as_str()], Some(&mut options))?;
         let mut tip = None;
         let mut others = Vec::new();
         let mut any = false;
-        for head in connection.list()? {
+        for head in remote.list()? {
             any |= head.name().starts_with("refs/heads/");
             if head.name() == wanted {
                 tip = Some(head.oid());
@@ -126,18 +133,6 @@ impl<'r> Connection<'r> {
                 BranchTip::EmptyRepository
             });
         };
-        if repo.find_commit(tip).is_err() {
-            let mut options = FetchOptions::new();
-            options
-                .remote_callbacks(self.callbacks())
-                .proxy_options(self.proxy())
-                .download_tags(AutotagOption::None)
-                .update_fetchhead(false)
-                .follow_redirects(RemoteRedirect::None);
-            connection
-                .remote()
-                .download(&[wanted.as_str()], Some(&mut options))?;
-        }
         Ok(BranchTip::At(tip))
     }
 
@@ -259,7 +254,11 @@ impl<'r> Connection<'r> {
                     relay.hang_up();
                     Ok(CertificateCheckStatus::CertificateOk)
                 }
-                _ => Err(git2::Error::new(ErrorCode::Certificate, ErrorClass::Callback, text)),
+                _ => Err(git2::Error::new(
+                    ErrorCode::Certificate,
+                    ErrorClass::Callback,
+                    text,
+                )),
             }
         };
         if let Some(key) = cert.as_hostkey() {
@@ -349,6 +348,7 @@ impl<'r> Connection<'r> {
                 };
             }
             Some(HangUp::Unreachable(detail)) => return RemoteError::Unreachable { url, detail },
+            Some(HangUp::Elsewhere(detail)) => return RemoteError::Redirected { url, detail },
             None => {}
         }
         if Instant::now() >= self.deadline {

@@ -31,6 +31,8 @@ pub(super) enum HangUp {
     TooLarge,
     /// The target could not be reached.
     Unreachable(String),
+    /// A connection to another host was asked for.
+    Elsewhere(String),
 }
 
 /// The relay for one fetch or push. Dropping it closes every connection.
@@ -236,7 +238,7 @@ impl Shared {
         drop(remote.shutdown(Shutdown::Both));
     }
 
-    /// Reads the head of the CONNECT request; whatever it asks for, the one target is what it gets.
+    /// Reads the head of the CONNECT request, which may ask for the one target only.
     fn read_connect(&self, client: &mut TcpStream) -> bool {
         let mut head = Vec::new();
         let mut byte = [0];
@@ -246,7 +248,20 @@ impl Shared {
             }
             head.push(byte[0]);
         }
-        head.starts_with(b"CONNECT ")
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let asked = head
+            .strip_prefix("CONNECT ")
+            .and_then(|rest| rest.split(' ').next())
+            .unwrap_or_default();
+        let wanted = [
+            format!("{}:{}", self.host, self.port),
+            format!("[{}]:{}", self.host, self.port),
+        ];
+        if !wanted.iter().any(|target| target.eq_ignore_ascii_case(asked)) {
+            self.close(Some(HangUp::Elsewhere(crate::printable(asked, 100))));
+            return false;
+        }
+        true
     }
 
     fn dial(&self) -> io::Result<TcpStream> {
