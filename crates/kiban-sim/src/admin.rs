@@ -179,7 +179,7 @@ async fn act(
         "set-serial" => {
             let serial = with.serial.ok_or_else(|| wants("serial"))?;
             by_hand(&shared, machine, "swap serial", |turn| {
-                turn.st.serial = serial.into()
+                turn.st.serial = serial.into();
             });
         }
         "set-uuid" => {
@@ -189,7 +189,7 @@ async fn act(
         "set-password" => {
             let password = with.password.ok_or_else(|| wants("password"))?;
             by_hand(&shared, machine, "set password", |turn| {
-                turn.st.extra().password = Some(password)
+                turn.st.extra().password = Some(password);
             });
         }
         "reset-host" => {
@@ -199,7 +199,7 @@ async fn act(
             });
         }
         "reset-bmc" => by_hand(&shared, machine, "reset the BMC", |turn| {
-            turn.reset_bmc("by hand")
+            turn.reset_bmc("by hand");
         }),
         "ac-cycle" => by_hand(&shared, machine, "AC cycle", |turn| turn.ac_cycle("by hand")),
         "end-sessions" => by_hand(&shared, machine, "end sessions", |turn| turn.st.sessions.clear()),

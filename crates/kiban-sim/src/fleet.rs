@@ -18,7 +18,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 use tokio::{net::TcpListener, sync::Notify};
@@ -456,6 +456,8 @@ pub struct MachineState {
     pub sessions: usize,
     /// Requests answered.
     pub requests: u64,
+    /// The most requests that its BMC answered at once.
+    pub peak_in_flight: u32,
     /// When the last request came, in virtual milliseconds.
     pub last_request_ms: Option<u64>,
     /// What runs.
@@ -548,7 +550,7 @@ impl MachineHandle {
     /// Changes the account's password.
     pub fn set_password(&self, password: &str) {
         self.by_hand("set password", |turn| {
-            turn.st.extra().password = Some(password.to_owned())
+            turn.st.extra().password = Some(password.to_owned());
         });
     }
 
@@ -627,6 +629,7 @@ pub(crate) fn machine_state(shared: &Shared, machine: &Machine) -> MachineState 
         updating: turn.st.update().is_some(),
         sessions: turn.st.sessions.list().len(),
         requests: machine.requests.load(Ordering::Relaxed),
+        peak_in_flight: machine.peak_in_flight.load(Ordering::Relaxed),
         last_request_ms: machine.last_request.load(Ordering::Relaxed).checked_sub(1),
         firmware: machine
             .model
@@ -685,6 +688,8 @@ fn build(spec: &FleetSpec, options: Options) -> Result<Shared, FleetError> {
             changed: Notify::new(),
             requests: AtomicU64::new(0),
             last_request: AtomicU64::new(0),
+            in_flight: AtomicU32::new(0),
+            peak_in_flight: AtomicU32::new(0),
             state: Mutex::new(State::new(serial.into(), uuid, host, slots)),
             certificate: Mutex::new(None),
         });

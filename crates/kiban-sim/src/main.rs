@@ -145,7 +145,7 @@ struct DeviceYaml {
     /// The Secret with the BMC account.
     #[arg(long, default_value = "bmc")]
     credentials: String,
-    /// The ConfigMap or Secret key with the certificate authority; without it, first use.
+    /// The Secret whose `ca.crt` is the certificate authority; without it, first use.
     #[arg(long)]
     ca: Option<String>,
     /// The site.

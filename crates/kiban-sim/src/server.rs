@@ -167,6 +167,19 @@ async fn serve(shared: &Arc<Shared>, index: usize, stream: TcpStream) {
         .await;
 }
 
+/// Counts a request out again.
+struct Leave<'a> {
+    shared: &'a Shared,
+    machine: &'a Machine,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.machine.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 async fn answer(
     shared: Arc<Shared>,
     index: usize,
@@ -177,12 +190,17 @@ async fn answer(
     shared.peak_in_flight.fetch_max(flying, Ordering::Relaxed);
     shared.requests.fetch_add(1, Ordering::Relaxed);
     machine.requests.fetch_add(1, Ordering::Relaxed);
+    let here = machine.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+    machine.peak_in_flight.fetch_max(here, Ordering::Relaxed);
+    // Dropped with the future too, when the connection is cut in the middle.
+    let _leave = Leave {
+        shared: &shared,
+        machine,
+    };
     machine
         .last_request
         .store(shared.clock.now_ms() + 1, Ordering::Relaxed);
-    let result = faulty(&shared, machine, request).await;
-    shared.in_flight.fetch_sub(1, Ordering::Relaxed);
-    result
+    faulty(&shared, machine, request).await
 }
 
 /// Applies the fault of this request, if there is one, around what the BMC does.

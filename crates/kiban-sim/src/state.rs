@@ -17,7 +17,10 @@ use crate::{
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU32, AtomicU64},
+    },
 };
 use tokio::sync::Notify;
 
@@ -33,6 +36,9 @@ pub(crate) struct Machine {
     /// Requests answered, and when the last came (virtual milliseconds, plus one; 0 is never).
     pub(crate) requests: AtomicU64,
     pub(crate) last_request: AtomicU64,
+    /// Requests being answered now, and the most there ever were: how gentle a client is with one BMC.
+    pub(crate) in_flight: AtomicU32,
+    pub(crate) peak_in_flight: AtomicU32,
     pub(crate) state: Mutex<State>,
     pub(crate) certificate: Mutex<Option<Arc<crate::certificate::Leaf>>>,
 }

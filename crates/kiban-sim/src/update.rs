@@ -288,7 +288,7 @@ pub(crate) fn simple(
                 Err(text) => (Err(text), String::new()),
             };
             shared.with(&shared.machines[index], |turn| {
-                turn.downloaded(task, header, digest)
+                turn.downloaded(task, header, digest);
             });
         });
     }

@@ -1,7 +1,7 @@
 //! Sessions, entity tags, settings, fleets.
 
 use crate::bmc::{Bmc, fleet, one, until, until_settled};
-use kiban_sim::{Fleet, FleetSpec, Listen, MachineSpec, Options, Persona};
+use kiban_sim::{Fault, Fleet, FleetSpec, Listen, MachineSpec, Options, Persona, Rule};
 use reqwest::Response;
 use serde_json::{Value, json};
 
@@ -411,4 +411,20 @@ async fn the_admin_endpoint_watches_and_hurts() {
     assert_eq!(metrics["machines"], 2);
     assert!(metrics["requests"].as_u64().unwrap() >= 3);
     fleet.shutdown().await;
+}
+
+#[tokio::test]
+async fn how_many_requests_a_bmc_answered_at_once_is_counted() {
+    let (fleet, machine, bmc) = one(Persona::Hpe).await;
+    bmc.get("/redfish/v1/").await;
+    assert_eq!(machine.state().peak_in_flight, 1);
+    fleet.faults().add(Rule::new("m", Fault::Latency { ms: 200 }));
+    let (a, b, c) = tokio::join!(
+        bmc.get("/redfish/v1/"),
+        bmc.get("/redfish/v1/"),
+        bmc.get("/redfish/v1/")
+    );
+    assert_eq!((&a, &b), (&b, &c));
+    assert_eq!(machine.state().peak_in_flight, 3);
+    assert_eq!(fleet.stats().in_flight, 0);
 }
