@@ -149,7 +149,8 @@ fn a_device(n: usize) -> impl Strategy<Value = (DeviceFacts, Option<OperationFac
                     device: name.clone(),
                     id: format!("{name}-now"),
                     campaign: format!("Rollout/{pool}-r650-q4"),
-                    pool: pool.into(),
+                    // Mostly of the pool that the device still serves.
+                    pool: if wave % 4 > 0 { facts.pool.clone() } else { pool.into() },
                     revision: revision.into(),
                     wave,
                     epoch: 3,
@@ -277,8 +278,10 @@ fn build(facts: &Facts, backwards: bool) -> World {
             }
             world.upsert_device(&device);
             if let Some(operation) = operation {
+                let retry = facts.pools.iter().find(|pool| pool.name == operation.pool).map(|pool| pool.retry);
+                let present = retry.filter(|_| operation.revision != "old").map(|retry| format!("now-{retry}"));
                 world.upsert_operation(OperationFacts {
-                    revision: real(&operation.revision, first),
+                    revision: real(&present.unwrap_or_else(|| operation.revision.clone()), first),
                     ..operation.clone()
                 });
             }
@@ -463,5 +466,5 @@ fn random_worlds_meet_every_rule() {
         .filter(|reason| !reasons.contains_key(reason))
         .collect();
     assert!(missing.is_empty(), "{missing:?} never occur: {reasons:?}");
-    assert!(reasons["granted"] > 400 && reasons["adopted"] > 20, "{reasons:?}");
+    assert!(reasons["granted"] > 400 && reasons["adopted"] > 5, "{reasons:?}");
 }
