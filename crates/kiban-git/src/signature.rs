@@ -309,7 +309,6 @@ fn verify_ssh(
 
 /// Signs a commit as `git commit -S` with `gpg.format = ssh` does.
 pub(crate) fn sign_ssh(key: &PrivateKey, commit: &[u8]) -> Result<String, ssh_key::Error> {
-    Ok(key
-        .sign(NAMESPACE, HashAlg::Sha512, commit)?
-        .to_pem(ssh_key::LineEnding::LF)?)
+    key.sign(NAMESPACE, HashAlg::Sha512, commit)?
+        .to_pem(ssh_key::LineEnding::LF)
 }

@@ -1,4 +1,5 @@
 //! The ledger out: against repositories read by `git` itself, and against real servers over ssh and https.
+#![allow(clippy::unwrap_used, clippy::panic)] // a fixture that fails is a test that fails
 
 use std::{
     fs,

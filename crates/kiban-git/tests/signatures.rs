@@ -1,4 +1,5 @@
 //! Signatures made by `git` with ssh-keygen and gpg, and read by us.
+#![allow(clippy::unwrap_used, clippy::panic)] // a fixture that fails is a test that fails
 
 use std::{
     fs,

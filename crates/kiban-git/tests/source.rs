@@ -1,4 +1,5 @@
 //! Desired state in: against repositories made by `git`, and against real servers over ssh and https.
+#![allow(clippy::unwrap_used, clippy::panic)] // a fixture that fails is a test that fails
 
 use std::{
     fs,
@@ -465,7 +466,7 @@ fn a_broken_cache_is_fetched_again() {
     };
     let damage: [(&str, &dyn Fn()); 5] = [
         ("config is garbage", &|| {
-            fs::write(cached.join("config"), b"[[[[").unwrap()
+            fs::write(cached.join("config"), b"[[[[").unwrap();
         }),
         ("pack is cut", &|| {
             for pack in packs().filter(|p| p.extension().is_some_and(|e| e == "pack")) {

@@ -122,7 +122,7 @@ impl Certificate {
         // The back signature keeps others from adopting our signer's subkey as theirs.
         let back = binding.embedded_signature();
         if !binding.key_flags().sign()
-            || !back.is_some_and(|s| s.verify_primary_key_binding(&subkey.key, primary).is_ok())
+            || back.is_none_or(|s| s.verify_primary_key_binding(&subkey.key, primary).is_err())
         {
             return not_for_git("the subkey is not for signing");
         }
@@ -186,6 +186,7 @@ pub(super) fn verify(
     let fits = |fingerprint: &pgp::types::Fingerprint, id: &pgp::types::KeyId| {
         signature.issuer_fingerprint().contains(&fingerprint) || signature.issuer_key_id().contains(&id)
     };
+    let mut unfit = None;
     for certificate in certificates {
         let primary = &certificate.0.primary_key;
         let mut candidates: Vec<(
@@ -209,13 +210,18 @@ pub(super) fn verify(
                     "it is not by {fingerprint} over this commit ({})",
                     printable(&e.to_string(), 120)
                 );
-                return SignatureStatus::Invalid { why };
+                // Ids of keys are short enough for two keys to share one.
+                unfit = Some(SignatureStatus::Invalid { why });
+                continue;
             }
             let signer = certificate.signer(&fingerprint);
             return certificate
                 .objection(subkey, &signer, times)
                 .unwrap_or(SignatureStatus::Good(signer));
         }
+    }
+    if let Some(unfit) = unfit {
+        return unfit;
     }
     let key = signature
         .issuer_fingerprint()
