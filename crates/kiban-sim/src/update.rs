@@ -95,10 +95,10 @@ where
     if let Err(reply) = shared.with(machine, |turn| turn.machine.vendor().admit_update(turn, client)) {
         return reply;
     }
-    let (parameters, intake) = match form {
-        Form::Raw => (Value::Null, raw(body).await),
+    let (parameters, session, intake) = match form {
+        Form::Raw => (Value::Null, String::new(), raw(body).await),
         Form::Multipart | Form::Ilo => match multipart(content_type, body).await {
-            Ok((parameters, intake)) => (parameters, Ok(intake)),
+            Ok((parameters, session, intake)) => (parameters, session, Ok(intake)),
             Err(text) => return Reply::error(400, "Base.1.12.MalformedJSON", &text),
         },
     };
@@ -114,6 +114,20 @@ where
     {
         let text = "The object UpdateParameters needs the property Oem.";
         return Reply::error(400, "Base.1.12.PropertyMissing", text);
+    }
+    if form == Form::Ilo {
+        // The form carries the session itself; basic authentication alone does not open it.
+        let known = shared.with(machine, |turn| {
+            let timeout = turn.machine.vendor().session_timeout() * 1000;
+            turn.st.sessions.touch(&session, turn.t, timeout).is_some()
+        });
+        if !known {
+            return Reply::error(
+                401,
+                "Base.1.4.NoValidSession",
+                "The form's sessionKey is not a session.",
+            );
+        }
     }
     let targets = strings(&parameters["Targets"]);
     summary.targets.clone_from(&targets);
@@ -182,7 +196,7 @@ where
     Ok(intake)
 }
 
-async fn multipart<B>(content_type: Option<&str>, body: B) -> Result<(Value, Intake), String>
+async fn multipart<B>(content_type: Option<&str>, body: B) -> Result<(Value, String, Intake), String>
 where
     B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: std::error::Error + Send + Sync + 'static,
@@ -192,7 +206,7 @@ where
     let boundary = multer::parse_boundary(content_type.unwrap_or_default()).map_err(|e| e.to_string())?;
     let stream = body.into_data_stream();
     let mut parts = multer::Multipart::new(stream, boundary);
-    let (mut parameters, mut intake) = (Value::Null, None);
+    let (mut parameters, mut session, mut intake) = (Value::Null, String::new(), None);
     while let Some(mut part) = parts.next_field().await.map_err(|e| e.to_string())? {
         let name = part.name().unwrap_or_default().to_owned();
         match name.as_str() {
@@ -214,12 +228,14 @@ where
                 if name == "UpdateParameters" || name == "parameters" {
                     parameters =
                         serde_json::from_slice(&text).map_err(|e| format!("the part {name}: {e}"))?;
+                } else if name == "sessionKey" {
+                    session = String::from_utf8_lossy(&text).into_owned();
                 }
             }
         }
     }
     intake
-        .map(|i| (parameters, i))
+        .map(|i| (parameters, session, i))
         .ok_or_else(|| "the part UpdateFile is missing".into())
 }
 

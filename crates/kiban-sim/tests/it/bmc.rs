@@ -204,8 +204,11 @@ impl Bmc {
                 .await
                 .unwrap(),
             Persona::Hpe => {
+                let login = json!({"UserName": "admin", "Password": "kiban-sim"});
+                let session = self.post("/redfish/v1/SessionService/Sessions", login).await;
+                let key = session.headers()["x-auth-token"].to_str().unwrap().to_owned();
                 let form = multipart::Form::new()
-                    .text("sessionKey", "x")
+                    .text("sessionKey", key)
                     .text("parameters", r#"{"UpdateRepository":false,"UpdateTarget":true}"#)
                     .part(
                         "file",

@@ -503,3 +503,19 @@ async fn targets_pick_one_component_of_a_class() {
         "the first drive is as it was"
     );
 }
+
+#[tokio::test]
+async fn ilos_form_needs_a_session() {
+    let (fleet, _machine, bmc) = one(Persona::Hpe).await;
+    let image = picture(Class::Nic, "1.0");
+    let form = reqwest::multipart::Form::new().text("sessionKey", "0000").part(
+        "file",
+        reqwest::multipart::Part::bytes(image.bytes).file_name("nic.fwpkg"),
+    );
+    let upload = bmc
+        .client
+        .post(bmc.url("/cgi-bin/uploadFile"))
+        .basic_auth("admin", Some("kiban-sim"));
+    assert_eq!(upload.multipart(form).send().await.unwrap().status(), 401);
+    assert!(fleet.record().flashes("m").is_empty());
+}
