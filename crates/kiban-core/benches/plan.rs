@@ -72,6 +72,20 @@ fn world(devices: usize, off: impl Fn(usize) -> bool) -> World {
     world
 }
 
+/// The checker goes over every plan before it is written.
+fn measure_check(world: &World) -> Duration {
+    let made = plan(world, at(0));
+    let mut times: Vec<Duration> = (0..5)
+        .map(|_| {
+            let start = Instant::now();
+            assert!(std::hint::black_box(kiban_core::check::check(world, &made)).is_empty());
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    times[2]
+}
+
 fn measure(world: &World) -> (Duration, Duration, Duration) {
     let mut times: Vec<Duration> = (0..RUNS)
         .map(|_| {
@@ -105,8 +119,8 @@ fn main() {
         sizes
     };
     println!(
-        "{:<10} {:<28} {:>9} {:>9} {:>9} {:>8} {:>14}",
-        "devices", "state", "min ms", "median ms", "max ms", "granted", "MB per 10,000"
+        "{:<10} {:<28} {:>9} {:>9} {:>9} {:>9} {:>8} {:>14}",
+        "devices", "state", "min ms", "median ms", "max ms", "check ms", "granted", "MB per 10,000"
     );
     let ms = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e3);
     for size in sizes {
@@ -124,21 +138,23 @@ fn main() {
             let first = plan(&world, at(0));
             let (min, median, max) = measure(&world);
             println!(
-                "{size:<10} {name:<28} {:>9} {:>9} {:>9} {:>8} {memory:>14.2}",
+                "{size:<10} {name:<28} {:>9} {:>9} {:>9} {:>9} {:>8} {memory:>14.2}",
                 ms(min),
                 ms(median),
                 ms(max),
+                ms(measure_check(&world)),
                 first.operations.len()
             );
             if !first.operations.is_empty() {
                 carry_out(&mut world, &first);
                 let (min, median, max) = measure(&world);
                 println!(
-                    "{size:<10} {:<28} {:>9} {:>9} {:>9} {:>8} {:>14}",
+                    "{size:<10} {:<28} {:>9} {:>9} {:>9} {:>9} {:>8} {:>14}",
                     "  … canaries under way",
                     ms(min),
                     ms(median),
                     ms(max),
+                    ms(measure_check(&world)),
                     0,
                     ""
                 );

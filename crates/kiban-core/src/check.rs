@@ -1,14 +1,15 @@
 //! Check: every safety rule once more, over a world and the plan made from it, without the planner's code.
 //!
 //! The planner counts as it goes; this counts from the facts, slowly and plainly, and says what the plan would break.
-//! Tests run it on every plan, and so may a planner before it writes.
+//! Tests run it on every plan, and the planner runs it before it writes: so it reads every device once at most, and only
+//! where something is granted does it count.
 
 use crate::{
-    facts::{BaselineFacts, Outcome, PoolFacts},
-    plan::{NewOperation, Plan},
+    facts::{BaselineFacts, Outcome, PoolFacts, RolloutStatus},
+    plan::{NewOperation, Plan, RolloutState},
     revision,
     waiting::WaitingOn,
-    world::World,
+    world::{DomainId, World},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,6 +37,12 @@ pub fn check(world: &World, plan: &Plan) -> Vec<Violation> {
     let mut checker = Checker {
         world,
         plan,
+        granted: plan.operations.iter().map(|it| it.device.as_str()).collect(),
+        rollouts: plan
+            .rollouts
+            .iter()
+            .map(|state| (state.name.as_str(), state))
+            .collect(),
         violations: Vec::new(),
     };
     checker.one_operation_per_device();
@@ -54,6 +61,8 @@ pub fn check(world: &World, plan: &Plan) -> Vec<Violation> {
 struct Checker<'a> {
     world: &'a World,
     plan: &'a Plan,
+    granted: BTreeSet<&'a str>,
+    rollouts: BTreeMap<&'a str, &'a RolloutState>,
     violations: Vec<Violation>,
 }
 
@@ -146,11 +155,7 @@ impl<'a> Checker<'a> {
 
     fn wanted_of(&self, operation: &NewOperation) -> Option<(&'a PoolFacts, &'a BaselineFacts)> {
         let world = self.world;
-        let state = self
-            .plan
-            .rollouts
-            .iter()
-            .find(|state| state.name == operation.rollout)?;
+        let state = self.rollouts.get(operation.rollout.as_str())?;
         let pool = world.pool(&state.pool)?;
         let baseline = world.baseline(&state.baseline)?;
         (pool.name == operation.pool && operation.campaign == format!("Rollout/{}", state.name))
@@ -159,6 +164,9 @@ impl<'a> Checker<'a> {
 
     /// Devices that are unavailable once the plan is carried out, and the most that the plan may have added to.
     fn budgets(&mut self) {
+        if self.plan.operations.is_empty() {
+            return;
+        }
         let mut disrupted: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         let mut all = BTreeSet::new();
         let mut bound: BTreeMap<&str, u32> = BTreeMap::new();
@@ -216,39 +224,34 @@ impl<'a> Checker<'a> {
     }
 
     fn domains(&mut self, pool: &PoolFacts, disrupted: Option<&BTreeSet<&str>>) {
-        let mut domains: BTreeMap<String, (u32, bool)> = BTreeMap::new();
+        // By number: two domains may read alike.
+        let mut domains: BTreeMap<DomainId, (u32, bool)> = BTreeMap::new();
         for name in disrupted.into_iter().flatten() {
             let Some(device) = self.world.device(name) else {
                 continue;
             };
-            let entry = domains.entry(device.domain(pool.domain).to_string()).or_default();
+            let entry = domains.entry(device.domain_id(pool.domain)).or_default();
             entry.0 += 1;
-            entry.1 |= self
-                .plan
-                .operations
-                .iter()
-                .any(|operation| operation.device == *name);
+            entry.1 |= self.granted.contains(name);
         }
         for (domain, (down, granted)) in domains {
             if granted && down > pool.max_per_domain {
-                self.fault(
-                    "DomainBudget",
-                    format!("{} {domain}: {down} of {}", pool.name, pool.max_per_domain),
-                );
+                let domain = self.world.domain(domain);
+                let what = format!("{} {domain}: {down} of {}", pool.name, pool.max_per_domain);
+                self.fault("DomainBudget", what);
             }
         }
     }
 
     /// No wave lets more begin than it reaches, and none is beyond what was earned.
     fn waves(&mut self) {
+        let mut grants: BTreeMap<&str, usize> = BTreeMap::new();
+        for operation in &self.plan.operations {
+            *grants.entry(&operation.rollout).or_default() += 1;
+        }
         for state in &self.plan.rollouts {
             let status = &state.status;
-            let granted = self
-                .plan
-                .operations
-                .iter()
-                .filter(|operation| operation.rollout == state.name)
-                .count();
+            let granted = grants.get(state.name.as_str()).copied().unwrap_or(0);
             if granted == 0 {
                 continue;
             }
@@ -281,19 +284,23 @@ impl<'a> Checker<'a> {
     }
 
     fn halts(&mut self) {
+        let mut stored: BTreeMap<(&str, &str), Option<&RolloutStatus>> = BTreeMap::new();
+        for facts in self.world.rollouts() {
+            stored
+                .entry((&facts.pool, &facts.baseline))
+                .or_insert(facts.status.as_ref());
+        }
         for state in &self.plan.rollouts {
             let limit = self
                 .world
                 .pool(&state.pool)
                 .map_or(1, |pool| pool.halt_after_failed.max(1));
-            let stored = self
-                .world
-                .rollouts()
-                .filter(|it| it.pool == state.pool && it.baseline == state.baseline);
-            let latched = stored
-                .take(1)
-                .filter_map(|facts| facts.status.as_ref())
-                .any(|status| status.revision == state.status.revision && status.halt.is_some());
+            let before = stored
+                .get(&(state.pool.as_str(), state.baseline.as_str()))
+                .copied()
+                .flatten();
+            let latched = before
+                .is_some_and(|status| status.revision == state.status.revision && status.halt.is_some());
             if (latched || state.status.failed >= limit) && state.status.halt.is_none() {
                 self.fault("HaltLatches", &state.name);
             }
@@ -305,7 +312,6 @@ impl<'a> Checker<'a> {
 
     /// A device that is known to differ from its baseline moves, or waits on something.
     fn nothing_waits_without_a_reason(&mut self) {
-        let granted: BTreeSet<&str> = self.plan.operations.iter().map(|it| it.device.as_str()).collect();
         let mut faults = Vec::new();
         for (device, verdict) in self.plan.verdicts(self.world) {
             let needs = self
@@ -315,7 +321,7 @@ impl<'a> Checker<'a> {
             if needs && !verdict.updating && verdict.waiting.is_none() {
                 faults.push(("SilentWait", device.name()));
             }
-            if granted.contains(device.name()) && verdict.waiting.is_some() {
+            if self.granted.contains(device.name()) && verdict.waiting.is_some() {
                 faults.push(("GrantedAndWaiting", device.name()));
             }
             if matches!(verdict.waiting, Some(WaitingOn::Paused)) && !self.world.policy().paused {

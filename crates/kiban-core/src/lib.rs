@@ -1,4 +1,18 @@
-//! The domain and the planner of Kiban: world, plan, versions, waves, budgets and the step machine; pure, without I/O or a clock
+//! The domain and the planner of Kiban: what is known, what to do about it, and how one operation is brought to its end.
+//!
+//! ```text
+//!                       ┌──────────────── plan(&world, now) ────────────────┐
+//!   facts ──▶ World ──▶ │ assess ──▶ propose ──▶ grant                      │ ──▶ Plan: operations, rollouts,
+//!             (rows)    │ survey,    rollout,    grant, budget:             │     WaitingOn for all the rest
+//!                       │ assess     wave        the one place of all rules │            │
+//!                       └───────────────────────────────────────────────────┘     check (the rules once more)
+//!   operation::advance(&plan, state, observation, now) ──▶ (state, effect)        explain (one device, every reason)
+//! ```
+//!
+//! - Pure: no I/O, no clock, no threads, no randomness. `now` is an argument; the same world and the same `now` give the
+//!   same plan, byte for byte, in whatever order the facts came.
+//! - Total: no fact, however wrong, makes it fail or panic. What is wrong is a finding, what is in doubt waits.
+//! - Nothing is remembered but what the objects hold: a planner that starts anew plans as the one before would have.
 
 pub mod amount;
 pub mod assess;

@@ -455,3 +455,90 @@ impl World {
 pub(crate) fn is_failure(outcome: Outcome) -> bool {
     outcome != Outcome::Succeeded
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        component::ComponentClass,
+        facts::{FirmwareFacts, LastOperationFacts},
+    };
+
+    fn device(name: &str) -> DeviceFacts {
+        DeviceFacts {
+            name: name.into(),
+            serial: name.into(),
+            firmware: Some(vec![FirmwareFacts::new(ComponentClass::Bmc, "BMC", "1")]),
+            ..DeviceFacts::default()
+        }
+    }
+
+    fn operation(outcome: Outcome) -> OperationFacts {
+        OperationFacts {
+            device: "d1".into(),
+            id: "op-1".into(),
+            outcome,
+            ..OperationFacts::default()
+        }
+    }
+
+    #[test]
+    fn only_a_change_is_a_change() {
+        let mut world = World::new();
+        assert!(world.upsert_device(&device("d1")));
+        assert!(!world.upsert_device(&device("d1")));
+        let mut moved = device("d1");
+        moved.rack = "b07".into();
+        assert!(world.upsert_device(&moved));
+        assert!(world.upsert_operation(operation(Outcome::Pending)));
+        assert!(!world.upsert_operation(operation(Outcome::Pending)));
+        assert!(
+            !world.upsert_device(&moved),
+            "an operation on it is no change of the device"
+        );
+        assert!(world.remove_device("d1") && !world.remove_device("d1"));
+        assert_eq!((world.device_count(), world.firmware_set_count()), (0, 0));
+    }
+
+    #[test]
+    fn numbers_of_devices_that_left_are_used_again() {
+        let mut world = World::new();
+        world.upsert_device(&device("d1"));
+        world.upsert_device(&device("d2"));
+        let first = world.id("d1");
+        world.remove_device("d1");
+        world.upsert_device(&device("d0"));
+        assert_eq!(world.id("d0"), first);
+        let names: Vec<&str> = world.devices().map(Device::name).collect();
+        assert_eq!(names, ["d0", "d2"]);
+        assert_eq!(world.slots(), 2);
+    }
+
+    #[test]
+    fn an_ended_operation_is_remembered_until_the_device_tells_of_it() {
+        let mut world = World::new();
+        world.upsert_device(&device("d1"));
+        world.upsert_operation(operation(Outcome::Succeeded));
+        world.remove_operation("d1");
+        assert!(world.echo("d1").is_some());
+        world.upsert_device(&device("d1"));
+        assert!(world.echo("d1").is_some(), "an older fact does not clear it");
+        let told = DeviceFacts {
+            last_operation: Some(LastOperationFacts {
+                id: "op-1".into(),
+                revision: "r".into(),
+                outcome: Outcome::Succeeded,
+                finished_at: jiff::Timestamp::UNIX_EPOCH,
+            }),
+            ..device("d1")
+        };
+        world.upsert_device(&told);
+        assert!(world.echo("d1").is_none());
+        world.upsert_operation(operation(Outcome::Succeeded));
+        world.remove_operation("d1");
+        assert!(world.echo("d1").is_none(), "the device had told already");
+        world.upsert_operation(operation(Outcome::Pending));
+        world.remove_operation("d1");
+        assert!(world.echo("d1").is_none(), "it never ran");
+    }
+}

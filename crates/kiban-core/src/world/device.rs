@@ -5,7 +5,7 @@ use super::{
     firmware::{FirmwareSet, FirmwareSets},
     identity,
     interner::{Interner, Sym, hash},
-    place::{PlaceId, Places},
+    place::{DomainId, PlaceId, Places},
 };
 use crate::facts::{DeviceFacts, FailureDomain, FirmwareFacts, Health, Outcome, Reach};
 use std::sync::Arc;
@@ -181,9 +181,8 @@ impl<'a> Device<'a> {
 
     /// Its failure domain.
     #[must_use]
-    pub fn domain(self, kind: FailureDomain) -> super::DomainName<'a> {
-        self.world
-            .domain(self.world.places.domain_of(self.row.place, kind))
+    pub fn domain_id(self, kind: FailureDomain) -> DomainId {
+        self.world.places.domain_of(self.row.place, kind)
     }
 
     /// Whether it counts as unavailable, operations aside.
