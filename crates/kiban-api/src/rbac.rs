@@ -118,6 +118,25 @@ pub fn granted() -> BTreeSet<(&'static str, &'static str, &'static str)> {
     granted
 }
 
+/// What the Role grants and these requests did not use: after a test in which the operator did everything that it can
+/// do, this is empty. A request is (group, resource with its subresource, verb, HTTP status), as an API server's audit log
+/// has them.
+#[must_use]
+pub fn unused<'a>(
+    requests: impl IntoIterator<Item = (&'a str, &'a str, &'a str, u16)>,
+) -> BTreeSet<(&'static str, &'static str, &'static str)> {
+    /// The status of an apply that made the object: one request, for which both rights are asked.
+    const CREATED: u16 = 201;
+    let mut left = granted();
+    for (group, resource, verb, status) in requests {
+        left.retain(|grant| *grant != (group, resource, verb));
+        if verb == "patch" && status == CREATED {
+            left.retain(|grant| *grant != (group, resource, "create"));
+        }
+    }
+    left
+}
+
 /// The chart's Role template.
 #[must_use]
 pub fn role_template() -> String {
@@ -147,7 +166,7 @@ pub fn role_template() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{KINDS, REPORTED, RULES, granted, role_template};
+    use super::{KINDS, REPORTED, RULES, granted, role_template, unused};
     use crate::generate;
 
     #[test]
@@ -207,6 +226,18 @@ mod tests {
                 "{plural}"
             );
         }
+    }
+
+    #[test]
+    fn what_was_asked_is_used() {
+        let left = unused([
+            ("kiban.dev", "devices/status", "patch", 200),
+            ("kiban.dev", "hardwarepools", "patch", 201),
+            ("kiban.dev", "pods", "get", 403),
+        ]);
+        assert_eq!(left.len(), granted().len() - 3);
+        assert!(!left.contains(&("kiban.dev", "hardwarepools", "create")));
+        assert!(left.contains(&("kiban.dev", "hardwarepools", "delete")));
     }
 
     #[test]

@@ -60,11 +60,11 @@ fn garbage_in_a_status_reads_as_not_known() {
     );
     // An operation with an outcome that nobody knows still uses the budget.
     let facts = operation(&object("Operation", |op| {
-        op["status"] = json!({"outcome": "Exploded", "step": "?"})
+        op["status"] = json!({"outcome": "Exploded", "step": "?"});
     }));
     assert!(!facts.outcome.is_final());
     let facts = rollout(&object("Rollout", |rollout| {
-        rollout["status"] = json!({"wave": 4_000_000_000_u32})
+        rollout["status"] = json!({"wave": 4_000_000_000_u32});
     }));
     assert_eq!(facts.status.unwrap().wave, 4_000_000_000);
 }
@@ -128,7 +128,7 @@ fn a_baseline_has_its_components_and_commit() {
 #[test]
 fn the_product_is_what_the_bmc_must_report_where_nothing_else_is_written() {
     let facts = model(&object("HardwareModel", |model| {
-        model["spec"]["reportedAs"] = json!([])
+        model["spec"]["reportedAs"] = json!([]);
     }));
     assert_eq!(facts.reported_as, ["PowerEdge R650"]);
 }
@@ -144,7 +144,7 @@ fn the_policy_and_its_limits() {
         (64, Duration::from_secs(600))
     );
     let wrong = traffic(&object("FleetPolicy", |policy| {
-        policy["spec"]["bmc"]["readInterval"] = json!("soon")
+        policy["spec"]["bmc"]["readInterval"] = json!("soon");
     }));
     assert_eq!(wrong.unwrap_err().0[0].field, "spec.bmc.readInterval");
     assert_eq!(

@@ -1,6 +1,7 @@
 //! What must be refused, and how it is said.
 
 mod bad_inputs;
+mod mutated;
 
 use super::{File, Finding, OPERATED, Options, Severity, Validated, render, summary, validate};
 use crate::generate;

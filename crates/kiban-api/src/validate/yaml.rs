@@ -301,10 +301,10 @@ impl Builder<'_, '_> {
                 return self.value(node, anchor, 1, 0);
             }
             Event::SequenceStart(_, anchor, tag) => {
-                self.start(place, anchor, tag.as_ref(), Content::List(Vec::new()))
+                self.start(place, anchor, tag.as_ref(), Content::List(Vec::new()));
             }
             Event::MappingStart(_, anchor, tag) => {
-                self.start(place, anchor, tag.as_ref(), Content::Map(Vec::new()))
+                self.start(place, anchor, tag.as_ref(), Content::Map(Vec::new()));
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some(open) = self.open.pop() {

@@ -183,6 +183,16 @@ fn cases() -> Vec<(&'static str, String, &'static str)> {
             "[write a count (3) or a share (5%)]",
         ),
         (
+            "18 a share of nothing is none, and said to be",
+            format!(
+                "{}{}---\n{}",
+                model("r650"),
+                device("b", "serial: B1, pool: a, location: {rack: x}"),
+                budget("0%")
+            ),
+            "Warning fleet.yaml:16:32 spec.disruption.maxUnavailable: with this budget nothing of the pool is ever updated",
+        ),
+        (
             "19 overflow",
             pool("  rollout: {retry: 9223372036854775808}\n"),
             "must be a whole number in decimal",
