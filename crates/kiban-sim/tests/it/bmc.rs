@@ -1,7 +1,7 @@
 //! A plain Redfish client, and what every test needs around it.
 
 use kiban_sim::{
-    Class, Fleet, FleetSpec, MachineHandle, MachineSpec, Options, Persona,
+    Class, Fleet, FleetSpec, MachineHandle, MachineSpec, Options, Persona, Timing,
     image::{self, Image, ImageHeader},
 };
 use reqwest::{Certificate, Client, Response, multipart};
@@ -22,6 +22,19 @@ pub(crate) async fn fleet(personas: &[Persona]) -> Fleet {
 
 pub(crate) async fn one(persona: Persona) -> (Fleet, MachineHandle, Bmc) {
     one_of(MachineSpec::new("m", persona)).await
+}
+
+/// A machine whose flashes and restarts take seconds even at [`SPEED`], so that a slow test host still sees them.
+pub(crate) async fn slow(persona: Persona) -> (Fleet, MachineHandle, Bmc) {
+    let mut machine = MachineSpec::new("m", persona);
+    machine.timing = Some(Timing {
+        flash_bmc: 800.0,
+        flash_bios: 800.0,
+        bmc_dark: 400.0,
+        bmc_starting: 400.0,
+        ..Timing::default()
+    });
+    one_of(machine).await
 }
 
 pub(crate) async fn one_of(machine: MachineSpec) -> (Fleet, MachineHandle, Bmc) {

@@ -1,6 +1,6 @@
 //! Power, resets, and what they do to sessions and listings.
 
-use crate::bmc::{Bmc, one, one_of, picture, until, until_settled};
+use crate::bmc::{Bmc, one, one_of, picture, slow, until, until_settled};
 use kiban_sim::{Class, FlashOutcome, MachineSpec, Persona, What};
 use serde_json::json;
 
@@ -51,7 +51,7 @@ async fn power_takes_time_and_adapters_are_listed_only_while_the_host_is_on() {
 
 #[tokio::test]
 async fn a_bmc_reset_ends_sessions_refuses_connections_then_answers_503() {
-    let (fleet, machine, bmc) = one(Persona::Dell).await;
+    let (fleet, machine, bmc) = slow(Persona::Dell).await;
     let login = bmc
         .client
         .post(bmc.url("/redfish/v1/SessionService/Sessions"))
@@ -98,7 +98,7 @@ async fn a_bmc_reset_ends_sessions_refuses_connections_then_answers_503() {
 
 #[tokio::test]
 async fn a_bmc_reset_in_the_middle_of_a_flash_interrupts_it() {
-    let (fleet, machine, bmc) = one(Persona::Hpe).await;
+    let (fleet, machine, bmc) = slow(Persona::Hpe).await;
     bmc.update(Persona::Hpe, &picture(Class::Bios, "new")).await;
     until("it writes", || async {
         (!fleet.record().flashes("m").is_empty()).then_some(())

@@ -418,7 +418,7 @@ async fn how_many_requests_a_bmc_answered_at_once_is_counted() {
     let (fleet, machine, bmc) = one(Persona::Hpe).await;
     bmc.get("/redfish/v1/").await;
     assert_eq!(machine.state().peak_in_flight, 1);
-    fleet.faults().add(Rule::new("m", Fault::Latency { ms: 200 }));
+    fleet.faults().add(Rule::new("m", Fault::Latency { ms: 2000 }));
     let (a, b, c) = tokio::join!(
         bmc.get("/redfish/v1/"),
         bmc.get("/redfish/v1/"),

@@ -1,6 +1,6 @@
 //! Firmware updates, as each vendor does them.
 
-use crate::bmc::{Bmc, one, one_of, picture, until, until_settled, until_version};
+use crate::bmc::{Bmc, one, one_of, picture, slow, until, until_settled, until_version};
 use kiban_sim::{
     Activation, Class, FlashOutcome, MachineSpec, Persona, What,
     image::{self, ImageHeader},
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 #[tokio::test]
 async fn every_persona_updates_its_bmc_which_goes_dark_and_returns_with_the_new_version() {
     for persona in Persona::ALL {
-        let (fleet, machine, bmc) = one(persona).await;
+        let (fleet, machine, bmc) = slow(persona).await;
         let before = machine.version(Class::Bmc).unwrap();
         let image = picture(Class::Bmc, "99.1.2");
         let answer = bmc.update(persona, &image).await;
@@ -130,7 +130,7 @@ async fn a_second_update_is_refused_while_one_runs() {
         (Persona::Lenovo, 503, "UpdateInProgress"),
         (Persona::Openbmc, 503, "ServiceTemporarilyUnavailable"),
     ] {
-        let (fleet, _machine, bmc) = one(persona).await;
+        let (fleet, _machine, bmc) = slow(persona).await;
         assert_eq!(
             bmc.update(persona, &picture(Class::Bmc, "9.1")).await.status(),
             202
