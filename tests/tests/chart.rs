@@ -105,6 +105,34 @@ async fn the_chart_is_taken_as_it_is_and_with_everything_on() {
     }
 }
 
+/// The operator's crate may be used by nobody but its binary, so that its flags are read from where they are defined.
+#[tokio::test]
+async fn the_operator_knows_every_flag_and_variable_that_the_chart_sets() {
+    let (_, namespace) = fleet().await;
+    let config = std::fs::read_to_string(repository("crates/kiban-operator/src/config.rs")).unwrap();
+    let rendered = render(&namespace, EVERYTHING).await.unwrap();
+    let flags = rendered
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- --")?.split('=').next());
+    let flags: Vec<&str> = flags.collect();
+    assert!(flags.len() > 8, "{flags:?}");
+    for flag in flags {
+        assert!(
+            config.contains(&format!("pub {}: ", flag.replace('-', "_"))),
+            "--{flag}"
+        );
+    }
+    for variable in rendered
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- name: KIBAN_"))
+    {
+        assert!(
+            config.contains(&format!("env = \"KIBAN_{variable}\"")),
+            "{variable}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn the_definitions_are_kept_unless_that_is_switched_off() {
     let cluster = shared().await.unwrap();

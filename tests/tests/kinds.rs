@@ -118,8 +118,9 @@ async fn whole_objects_are_taken_and_shown() {
         "POWER",
         "HEALTH",
         "COMPLIANT",
-        "OPERATION",
+        "STATE",
         "WAITING ON",
+        "LAST OPERATION",
         "FRESH",
     ] {
         assert!(
