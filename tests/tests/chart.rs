@@ -267,10 +267,7 @@ async fn the_manifests_are_what_the_chart_renders() {
         "# Rendered from charts/kiban with its defaults. Change that, not this.\n{}\n",
         rendered.trim_end()
     );
-    let definitions: String = kiban_api::generate::crds()
-        .into_iter()
-        .map(|(_, text)| format!("---\n{text}"))
-        .collect();
+    let definitions = kiban_api::generate::crds_in_one();
     for (name, wanted) in [("kiban.yaml", rendered), ("crds.yaml", definitions)] {
         let path = repository(&format!("manifests/base/{name}"));
         if std::env::var_os("KIBAN_GENERATE").is_some() {

@@ -109,6 +109,15 @@ pub fn crd_templates() -> Vec<(String, String)> {
     })
 }
 
+/// The CRDs in one file, for Kustomize, which takes no files from outside its folder.
+#[must_use]
+pub fn crds_in_one() -> String {
+    let documents = crds()
+        .into_iter()
+        .map(|(_, text)| text.replacen(HEADER, "---\n", 1));
+    std::iter::once(HEADER.to_owned()).chain(documents).collect()
+}
+
 const HEADER: &str = "# Generated from the Rust types by `cargo xtask generate`. Change those, not this.\n";
 const MARK: &str = "kiban.dev/annotations-go-here";
 

@@ -87,6 +87,14 @@ fn artefacts() -> Vec<Artefact> {
         "kinds.md".to_owned(),
         kiban_api::generate::reference(),
     )));
+    all.push(in_dir("charts/kiban/templates")((
+        "role.yaml".to_owned(),
+        kiban_api::rbac::role_template(),
+    )));
+    all.push(in_dir("manifests/base")((
+        "crds.yaml".to_owned(),
+        kiban_api::generate::crds_in_one(),
+    )));
     all
 }
 
