@@ -1,5 +1,6 @@
 //! Cuts a status to what its schema allows, so that no write is refused because a BMC or a Git server talks much.
 
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 /// What stands where a text was cut.
@@ -38,6 +39,19 @@ pub fn fit(value: &mut Value, schema: &Value) {
     }
 }
 
+/// As [`fit`], for a whole status of a kind. To be called before it is compared with the stored one, which was cut, too:
+/// else the two would differ for ever.
+pub fn fit_status<S: Serialize + DeserializeOwned>(kind: &str, status: &mut S) {
+    let schema = crate::generate::schema(kind).and_then(|schema| schema.pointer("/properties/status"));
+    let (Some(schema), Ok(mut value)) = (schema, serde_json::to_value(&*status)) else {
+        return;
+    };
+    fit(&mut value, schema);
+    if let Ok(fitted) = serde_json::from_value(value) {
+        *status = fitted;
+    }
+}
+
 fn limit(schema: &Value, key: &str) -> usize {
     schema
         .get(key)
@@ -48,7 +62,8 @@ fn limit(schema: &Value, key: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::fit;
+    use super::{fit, fit_status};
+    use crate::{FleetRepositoryStatus, repository::SourceError};
     use serde_json::json;
 
     #[test]
@@ -64,5 +79,27 @@ mod tests {
             value,
             json!({"text": "基盤基…", "list": ["a", "b…"], "other": "untouched", "n": 7})
         );
+    }
+    #[test]
+    fn a_talkative_git_server_does_not_stop_a_status() {
+        let error = SourceError {
+            file: "a.yaml".into(),
+            line: 7,
+            field: String::new(),
+            message: "x".repeat(1 << 20),
+        };
+        let mut status = FleetRepositoryStatus {
+            errors: vec![error; 90],
+            ..FleetRepositoryStatus::default()
+        };
+        fit_status("FleetRepository", &mut status);
+        assert_eq!(status.errors.len(), 50);
+        assert_eq!(
+            (status.errors[0].line, status.errors[0].message.chars().count()),
+            (7, 1024)
+        );
+        let once = status.clone();
+        fit_status("FleetRepository", &mut status);
+        assert_eq!(status, once, "what fits stays as it is");
     }
 }

@@ -62,7 +62,7 @@ pub struct OperationSpec {
     pub revision: String,
     /// The commit that caused it. Default empty: not known.
     #[serde(default)]
-    #[schemars(length(max = 64), regex(pattern = r"^[0-9a-f]*$"))]
+    #[schemars(length(max = 256))]
     pub commit: String,
     /// The wave, from 1.
     pub wave: u32,
@@ -83,11 +83,11 @@ pub struct PlannedUpdate {
     /// Which components of the class. Default: all.
     #[serde(rename = "match", default, skip_serializing_if = "Option::is_none")]
     pub match_: Option<ComponentMatch>,
-    /// The component's name, for people.
-    #[schemars(length(max = 256), regex(pattern = LINE))]
+    /// The component's name, for people. Whatever the BMC said: a bound that a status keeps must be kept here, too.
+    #[schemars(length(max = 1024))]
     pub name: String,
-    /// Version when it was planned.
-    #[schemars(length(max = 256), regex(pattern = LINE))]
+    /// Version when it was planned, as the BMC said it.
+    #[schemars(length(max = 1024))]
     pub from: String,
     /// Version wanted.
     #[schemars(length(min = 1, max = 64), regex(pattern = VERSION))]
