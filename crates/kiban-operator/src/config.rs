@@ -40,6 +40,9 @@ pub struct Config {
     /// Allow `file://` images: for tests and the demo.
     #[arg(long, env = "KIBAN_ALLOW_FILE_IMAGES")]
     pub allow_file_images: bool,
+    /// Hosts that images may be fetched from, separated by commas: `downloads.example`, `*.example`. Default: none.
+    #[arg(long, env = "KIBAN_IMAGE_HOSTS", value_delimiter = ',')]
+    pub image_hosts: Vec<String>,
     /// Name of the Secret whose `token` signs calls of the webhook. Default: unsigned calls are taken; all a call can do
     /// is to make the operator look.
     #[arg(long, env = "KIBAN_WEBHOOK_SECRET")]

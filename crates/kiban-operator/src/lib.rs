@@ -30,6 +30,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod observe;
 pub mod plan;
+pub mod repository;
 pub mod run;
 pub mod secrets;
 pub mod store;

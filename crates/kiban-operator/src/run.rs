@@ -86,11 +86,12 @@ pub async fn start(config: Config, client: kube::Client, cancel: CancellationTok
 
     let context = context(config, client, cancel, inventories);
     let tasks = TaskTracker::new();
+    let machines = execute::prepare(&context, &tasks).await?;
     context.stores.start(&context, &tasks);
     tasks.spawn(serve(context.clone(), listener));
     tasks.spawn(lead(context.clone()));
-    tasks.spawn(after_ready(context.clone(), "observe", observe::run(context.clone())));
-    tasks.spawn(after_ready(context.clone(), "execute", execute::run(context.clone())));
+    tasks.spawn(after_ready(context.clone(), "observe", observe::run(context.clone(), machines.clone())));
+    tasks.spawn(after_ready(context.clone(), "execute", execute::run(context.clone(), machines)));
     tracing::info!(%address, namespace = %context.namespace, identity = %context.identity, "started");
     Ok(Running { context, address, tasks })
 }
@@ -165,8 +166,9 @@ async fn led(context: Context, tenure: Tenure) {
     context.metrics.leader.set(1);
     let mut activities = tokio::task::JoinSet::new();
     activities.spawn(sync::run(context.clone(), tenure.clone()));
-    activities.spawn(plan::run(context.clone(), tenure.clone()));
-    activities.spawn(ledger::run(context.clone(), tenure.clone()));
+    let notes = plan::notes::Notes::default();
+    activities.spawn(plan::run(context.clone(), tenure.clone(), notes.clone()));
+    activities.spawn(ledger::run(context.clone(), tenure.clone(), notes));
     while let Some(ended) = activities.join_next().await {
         if let Err(error) = ended
             && error.is_panic()

@@ -187,6 +187,17 @@ impl Subscription {
         }
     }
 
+    /// Waits until something changed, and takes nothing.
+    pub async fn woken(&self) {
+        loop {
+            let woken = self.pending.wake.notified();
+            if !lock(&self.pending.names).is_empty() {
+                return;
+            }
+            woken.await;
+        }
+    }
+
     /// Takes what changed so far without waiting.
     #[must_use]
     pub fn take(&self) -> BTreeSet<String> {
@@ -402,7 +413,9 @@ impl<K: Watched> Round<K> {
             watcher::Event::Delete(object) => {
                 let at = object.meta().resource_version.as_deref().and_then(|text| text.parse().ok());
                 let name = object.name_any();
-                lock(&self.store.inner.undecodable).remove(&name);
+                if lock(&self.store.inner.undecodable).remove(&name).is_some() {
+                    self.store.tell([name.as_str()]);
+                }
                 self.store.delete(&name, at.unwrap_or(u64::MAX));
             }
         }
@@ -429,6 +442,7 @@ impl<K: Watched> Round<K> {
                 drop(undecodable);
                 // What it said before is no longer what it says; nothing is decided by it.
                 self.store.delete(&name, u64::MAX);
+                self.store.tell([name.as_str()]);
                 None
             }
         }

@@ -1,0 +1,117 @@
+//! Shards: which devices this replica works on.
+//!
+//! A device belongs to the shard that its name hashes to; a shard belongs to the holder of its Lease. What runs for a
+//! shard is tracked with it, so that the Lease is given back only after the last of it has ended.
+
+use crate::{
+    context::Context,
+    lease::{self, Tenure},
+    metrics::Metrics,
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::{Notify, watch};
+use tokio_util::task::TaskTracker;
+
+/// The shards that this replica holds. Cheap to clone.
+#[derive(Clone)]
+pub struct Shards {
+    count: u32,
+    held: Arc<Mutex<BTreeMap<u32, Holding>>>,
+    changed: Arc<Notify>,
+    ended: Arc<watch::Sender<bool>>,
+    metrics: Metrics,
+}
+
+/// A shard that is held.
+#[derive(Clone)]
+pub struct Holding {
+    /// The tenure under which it is.
+    pub tenure: Tenure,
+    /// What runs for it.
+    pub tasks: TaskTracker,
+}
+
+impl Shards {
+    /// `count` shards, none of them held yet.
+    #[must_use]
+    pub fn new(count: u32, changed: Arc<Notify>, metrics: Metrics) -> Self {
+        let (ended, _) = watch::channel(false);
+        Self { count: count.max(1), held: Arc::default(), changed, ended: Arc::new(ended), metrics }
+    }
+
+    /// The shard of a device: FNV-1a, the same in every version and on every machine.
+    #[must_use]
+    pub fn of(&self, device: &str) -> u32 {
+        let hash = device.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        // The low bits of FNV are its best ones, but names that differ in the last letter alone need the fold.
+        (hash ^ (hash >> 16)) % self.count
+    }
+
+    /// The shard of a device, if this replica holds it.
+    #[must_use]
+    pub fn holding(&self, device: &str) -> Option<Holding> {
+        let held = self.lock();
+        held.get(&self.of(device)).filter(|holding| !holding.tenure.is_over()).cloned()
+    }
+
+    /// Seeks and keeps the Leases of all shards until the context ends.
+    pub async fn keep(&self, context: &Context) {
+        let mut keepers = tokio::task::JoinSet::new();
+        for shard in 0..self.count {
+            let (shards, context) = (self.clone(), context.clone());
+            keepers.spawn(async move {
+                let stale = context.clone();
+                let wanted = Arc::new(move || stale.stores.failing_for(&stale.clock) < stale.config.watch_stale);
+                let work = move |tenure| shards.clone().hold(shard, tenure);
+                lease::lead(&context, &lease::shard_lease(shard), wanted, work).await;
+            });
+        }
+        while keepers.join_next().await.is_some() {}
+        self.ended.send_replace(true);
+    }
+
+    /// Returns when [`Shards::keep`] has given every Lease back.
+    pub async fn ended(&self) {
+        // The sender lives in `self`, so it cannot be gone.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    async fn hold(self, shard: u32, tenure: Tenure) {
+        let tasks = TaskTracker::new();
+        self.lock().insert(shard, Holding { tenure: tenure.clone(), tasks: tasks.clone() });
+        self.tell();
+        tenure.ends.cancelled().await;
+        self.lock().remove(&shard);
+        self.tell();
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    fn tell(&self) {
+        self.metrics.shards_held.set(i64::try_from(self.lock().len()).unwrap_or(i64::MAX));
+        self.changed.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, Holding>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_spread_over_the_shards() {
+        let shards = Shards::new(16, Arc::default(), Metrics::new());
+        let mut count = [0_u32; 16];
+        for n in 0..4_800 {
+            count[shards.of(&format!("tyo-b{:02}-{:02}", n / 48, n % 48)) as usize] += 1;
+        }
+        assert!(count.iter().all(|n| (150..450).contains(n)), "{count:?}");
+        assert_eq!(shards.of("tyo-b07-12"), shards.of("tyo-b07-12"));
+    }
+}
