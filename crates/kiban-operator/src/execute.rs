@@ -61,15 +61,14 @@ pub async fn prepare(context: &Context, tasks: &TaskTracker) -> Result<Machines,
 
 /// Runs until the context ends.
 pub async fn run(context: Context, machines: Machines) {
-    let keeping = machines.shards.keep(&context);
-    let taking = take_up(&context, &machines);
-    tokio::select! {
-        () = context.cancel.cancelled() => {}
-        () = taking => {}
-        () = keeping => return,
-    }
-    // The Leases are given back by their keepers once what runs under them has ended.
-    machines.shards.ended().await;
+    let taking = async {
+        tokio::select! {
+            () = context.cancel.cancelled() => {}
+            () = take_up(&context, &machines) => {}
+        }
+    };
+    // The Leases are given back by their keepers once what runs under them has ended, so this is waited for.
+    tokio::join!(machines.shards.keep(&context), taking);
 }
 
 async fn take_up(context: &Context, machines: &Machines) {

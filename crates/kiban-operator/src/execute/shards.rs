@@ -12,7 +12,7 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 /// The shards that this replica holds. Cheap to clone.
@@ -21,7 +21,6 @@ pub struct Shards {
     count: u32,
     held: Arc<Mutex<BTreeMap<u32, Holding>>>,
     changed: Arc<Notify>,
-    ended: Arc<watch::Sender<bool>>,
     metrics: Metrics,
 }
 
@@ -38,8 +37,7 @@ impl Shards {
     /// `count` shards, none of them held yet.
     #[must_use]
     pub fn new(count: u32, changed: Arc<Notify>, metrics: Metrics) -> Self {
-        let (ended, _) = watch::channel(false);
-        Self { count: count.max(1), held: Arc::default(), changed, ended: Arc::new(ended), metrics }
+        Self { count: count.max(1), held: Arc::default(), changed, metrics }
     }
 
     /// The shard of a device: FNV-1a, the same in every version and on every machine.
@@ -70,13 +68,6 @@ impl Shards {
             });
         }
         while keepers.join_next().await.is_some() {}
-        self.ended.send_replace(true);
-    }
-
-    /// Returns when [`Shards::keep`] has given every Lease back.
-    pub async fn ended(&self) {
-        // The sender lives in `self`, so it cannot be gone.
-        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
     async fn hold(self, shard: u32, tenure: Tenure) {
