@@ -95,6 +95,13 @@ struct Part {
     version: Option<String>,
 }
 
+/// Whether the host is still in its firmware (`BootProgress.LastState`, DSP0268 ComputerSystem 1.13). From the operating
+/// system's start on it counts as back: many BMCs never hear of `OSRunning`, which needs an agent.
+fn starting(system: &Value) -> bool {
+    let last = at(system, &["BootProgress", "LastState"]).and_then(Value::as_str);
+    !matches!(last, None | Some("None" | "OSBootStarted" | "OSRunning" | "OEM"))
+}
+
 impl Redfish {
     pub(crate) async fn read_identity(&self) -> BmcResult<Identity> {
         let (path, system) = self.system().await?;
@@ -131,7 +138,10 @@ impl Redfish {
             system: worse(&system),
             bmc: worse(&manager),
             power,
-            steady: steady(state) && steady(bmc_state) && matches!(power, PowerState::On | PowerState::Off),
+            steady: steady(state)
+                && steady(bmc_state)
+                && matches!(power, PowerState::On | PowerState::Off)
+                && !(power == PowerState::On && starting(&system)),
             messages,
         })
     }

@@ -165,7 +165,11 @@ fn status_patch<S: Serialize>(before: Option<&S>, after: &S, version: Option<Str
             status.entry(key).or_insert(Value::Null);
         }
     }
-    json!({ "metadata": { "resourceVersion": version }, "status": status })
+    match version {
+        Some(version) => json!({ "metadata": { "resourceVersion": version }, "status": status }),
+        // A null would remove it, and an update without one is refused.
+        None => json!({ "status": status }),
+    }
 }
 
 /// Operations that were withdrawn and still carry their finalizer: the planner died between the two.
