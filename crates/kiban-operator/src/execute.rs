@@ -39,7 +39,8 @@ pub async fn prepare(context: &Context, tasks: &TaskTracker) -> Result<Machines,
     let listen = |source| RunError::Listen { address: config.image_listen, source };
     let listener = TcpListener::bind(config.image_listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
-    let base = config.image_url.clone().unwrap_or_else(|| format!("http://{address}"));
+    let scheme = if config.image_certificate.is_some() { "https" } else { "http" };
+    let base = config.image_url.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
     let cache = |error| RunError::Cache { dir: config.cache_dir.display().to_string(), source: io::Error::other(error) };
     let images = Arc::new(images::Store::open(context, &base).map_err(cache)?);
     let (serving, cancel) = (images.serve(context, listener), context.cancel.clone());
