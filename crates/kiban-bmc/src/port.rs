@@ -300,6 +300,8 @@ pub struct HealthReport {
     pub power: PowerState,
     /// Whether the system is `Enabled` and neither starting nor being updated.
     pub steady: bool,
+    /// Whether the host is on and still in its firmware (`BootProgress`). Some BMCs never say that this ended.
+    pub booting: bool,
     /// What is wrong, in the BMC's words, bounded and cleaned.
     pub messages: Vec<String>,
 }

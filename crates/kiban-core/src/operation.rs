@@ -171,6 +171,9 @@ pub struct Timing {
     pub readback: Duration,
     /// How long the device may take to be healthy and steady afterwards.
     pub probe: Duration,
+    /// How long a host that is said to be in its firmware is waited for. Shorter than [`Timing::probe`]: some BMCs say so for
+    /// ever, with an operating system running.
+    pub boot: Duration,
     /// The whole operation, from its first intent on.
     pub total: Duration,
     /// At most one progress write in this time.
@@ -202,6 +205,7 @@ impl Default for Timing {
             readbacks: 3,
             readback: Duration::from_secs(30),
             probe: minutes(15),
+            boot: minutes(10),
             total: minutes(360),
             progress: Duration::from_secs(30),
             attempts: 3,
@@ -509,6 +513,8 @@ pub struct HealthSeen {
     pub critical: bool,
     /// Whether it is neither starting nor being updated.
     pub steady: bool,
+    /// Whether the host is on and still in its firmware.
+    pub booting: bool,
     /// What is wrong, for people.
     pub message: String,
 }

@@ -138,10 +138,8 @@ impl Redfish {
             system: worse(&system),
             bmc: worse(&manager),
             power,
-            steady: steady(state)
-                && steady(bmc_state)
-                && matches!(power, PowerState::On | PowerState::Off)
-                && !(power == PowerState::On && starting(&system)),
+            steady: steady(state) && steady(bmc_state) && matches!(power, PowerState::On | PowerState::Off),
+            booting: power == PowerState::On && starting(&system),
             messages,
         })
     }

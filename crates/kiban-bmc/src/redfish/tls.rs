@@ -161,14 +161,11 @@ pub(crate) fn tls_failure(error: &(dyn std::error::Error + 'static)) -> Option<(
             .downcast_ref::<std::io::Error>()
             .and_then(|io| io.get_ref())
             .map(|inner| inner as &(dyn std::error::Error + 'static));
-        for candidate in [Some(current), inner].into_iter().flatten() {
-            if let Some(tls) = candidate.downcast_ref::<TlsError>() {
-                return Some(judge(tls));
-            }
+        if let Some(tls) = current.downcast_ref::<TlsError>() {
+            return Some(judge(tls));
         }
-        next = inner
-            .and_then(std::error::Error::source)
-            .or_else(|| current.source());
+        // The source of an I/O error is the source of what it holds: what it holds, which is wanted here, is skipped.
+        next = inner.or_else(|| current.source());
     }
     None
 }

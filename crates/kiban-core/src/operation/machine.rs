@@ -461,7 +461,9 @@ fn absorb(plan: &OperationPlan, state: &mut State, observation: Observation, now
             inventory(plan, update, state, phase, &reading, was_silent, now)
         }
         (Phase::Probe, Observation::Health(health)) => {
-            if health.steady && !health.critical {
+            // A BMC that never says that its host has left the firmware costs a wait, not a failure.
+            let booted = !health.booting || now >= after(state.since, plan.timing.boot);
+            if health.steady && booted && !health.critical {
                 return update_done(plan, update, state);
             }
             if now < after(state.since, plan.timing.probe) {

@@ -425,6 +425,7 @@ impl Run {
             EffectKind::ProbeHealth => Observation::Health(HealthSeen {
                 critical: false,
                 steady: true,
+                booting: false,
                 message: String::new(),
             }),
             other => panic!("not a request to a BMC: {other:?}"),

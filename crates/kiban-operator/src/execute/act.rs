@@ -169,6 +169,7 @@ impl<'a> Hand<'a> {
                     critical: health.system == Health::Critical || health.bmc == Health::Critical,
                     // A host that is off is at rest, whatever its state is called.
                     steady: health.steady || health.power == PowerState::Off,
+                    booting: health.booting,
                     message: health.messages.join("; "),
                 }))
             }

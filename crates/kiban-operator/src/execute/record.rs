@@ -56,6 +56,7 @@ fn timing(config: &Config, updates: u32) -> core::Timing {
         readbacks: config.stable_reads.max(1),
         readback: config.stable_read_interval,
         probe: back / 2,
+        boot: back / 3,
         total: config.update_deadline * updates.max(1),
         progress: config.progress_interval,
         attempts: 3,
