@@ -184,6 +184,23 @@ pub enum LedgerError {
         /// What libgit2 said.
         detail: String,
     },
+    /// The local copy could not be written or read for a reason that a fresh one would share: a full disk, no permission.
+    #[error("write new commits to the local copy of the ledger: {detail}")]
+    CopyFailed {
+        /// What the system or libgit2 said.
+        detail: String,
+    },
+    /// A copy fresh from the remote cannot be built upon either.
+    #[error(
+        "make ledger commits on {tip}: {detail}; a fresh copy gave the same, so the branch itself holds broken objects \
+         (see git fsck there) or this is a fault of ours"
+    )]
+    Unbuildable {
+        /// The branch's tip, or that there is none.
+        tip: String,
+        /// What libgit2 said.
+        detail: String,
+    },
 }
 
 impl LedgerError {
@@ -199,6 +216,8 @@ impl LedgerError {
             LedgerError::PathRefused { .. } => "PathRefused",
             LedgerError::Signing { .. } => "SigningFailed",
             LedgerError::Unreadable { .. } => "LedgerUnreadable",
+            LedgerError::CopyFailed { .. } => "LedgerCopyFailed",
+            LedgerError::Unbuildable { .. } => "LedgerUnbuildable",
         }
     }
 
@@ -206,7 +225,10 @@ impl LedgerError {
     pub fn is_transient(&self) -> bool {
         match self {
             LedgerError::Remote(e) => e.is_transient(),
-            LedgerError::Cache(_) | LedgerError::Contended { .. } | LedgerError::Unreadable { .. } => true,
+            LedgerError::Cache(_)
+            | LedgerError::Contended { .. }
+            | LedgerError::Unreadable { .. }
+            | LedgerError::CopyFailed { .. } => true,
             _ => false,
         }
     }
@@ -214,8 +236,12 @@ impl LedgerError {
 
 impl From<git2::Error> for LedgerError {
     fn from(e: git2::Error) -> Self {
-        LedgerError::Unreadable {
-            detail: printable(e.message(), 300),
+        let detail = printable(e.message(), 300);
+        // What the operating system refused is no sign of broken objects.
+        if e.class() == git2::ErrorClass::Os {
+            LedgerError::CopyFailed { detail }
+        } else {
+            LedgerError::Unreadable { detail }
         }
     }
 }
@@ -233,6 +259,9 @@ const TIP_REFERENCE: &str = "refs/kiban/ledger";
 
 /// What is being pushed. The remote's tip is remembered only when it is there.
 const PUSH_REFERENCE: &str = "refs/kiban/ledger-push";
+
+/// In the local copy's configuration; see [`forgo_deltas`].
+const DELTA_SETTING: &str = "pack.deltaCacheSize";
 
 /// The trailer that names what a commit was made of, so that the same batch is known again.
 const BATCH_TRAILER: &str = "Batch";
@@ -257,6 +286,7 @@ impl Ledger {
             None => None,
         };
         let cache = Cache::open(cache_dir, "ledger", &identity(&config.remote))?;
+        forgo_deltas(cache.repo())?;
         Ok(Ledger {
             cache,
             config,
@@ -275,11 +305,16 @@ impl Ledger {
         match self.fetch_once(deadline) {
             Err(LedgerError::Unreadable { detail }) => {
                 tracing::warn!(url = %self.config.remote.url, %detail, "the local copy of the ledger is broken, fetching it again");
-                self.cache.reset(&identity(&self.config.remote))?;
+                self.begin_afresh()?;
                 self.fetch_once(deadline)
             }
             result => result,
         }
+    }
+
+    fn begin_afresh(&mut self) -> Result<(), LedgerError> {
+        self.cache.reset(&identity(&self.config.remote))?;
+        forgo_deltas(self.cache.repo())
     }
 
     fn fetch_once(&mut self, deadline: Instant) -> Result<Option<CommitId>, LedgerError> {
@@ -330,14 +365,20 @@ impl Ledger {
             Some(tip) if Some(tip) == self.known_tip => Some(tip),
             _ => self.fetch(deadline)?,
         };
+        let mut fresh = false;
         for _ in 0..PUSH_ATTEMPTS {
             let built = match self.build(batches, tip) {
-                // The local copy broke under us; a fresh one is a fetch away.
-                Err(LedgerError::Unreadable { detail }) => {
+                // The local copy broke under us; a fresh one is a fetch away. If that is no better, it was not the copy.
+                Err(LedgerError::Unreadable { detail }) if !fresh => {
                     tracing::warn!(%detail, "the local copy of the ledger is broken, fetching it again");
-                    self.cache.reset(&identity(&self.config.remote))?;
-                    tip = self.fetch(deadline)?;
-                    self.build(batches, tip)?
+                    self.begin_afresh()?;
+                    fresh = true;
+                    tip = self.fetch_once(deadline)?;
+                    continue;
+                }
+                Err(LedgerError::Unreadable { detail }) => {
+                    let tip = tip.map_or_else(|| "an empty branch".to_owned(), |tip| tip.to_string());
+                    return Err(LedgerError::Unbuildable { tip, detail });
                 }
                 result => result?,
             };
@@ -437,7 +478,9 @@ impl Ledger {
             built.pushed += written;
             built.commits.push(Some(CommitId(id)));
         }
-        pack::write(repo, overlay.into_staged())?;
+        pack::write(repo, overlay.into_staged()).map_err(|e| LedgerError::CopyFailed {
+            detail: printable(e.message(), 300),
+        })?;
         Ok(built)
     }
 
@@ -524,6 +567,17 @@ impl Ledger {
             None => Ok(Vec::new()),
         }
     }
+}
+
+/// Keeps libgit2 from looking for deltas when it packs what is pushed: it compares each tree with ten others, which is
+/// more work than all the rest, and the remote's own `git gc` does it better. libgit2 1.9 takes this setting for the size
+/// of the largest object to be tried, too (pack-objects.c, packbuilder_config).
+fn forgo_deltas(repo: &Repository) -> Result<(), LedgerError> {
+    let mut settings = repo.config()?.open_level(git2::ConfigLevel::Local)?;
+    if settings.get_i64(DELTA_SETTING).ok() != Some(1) {
+        settings.set_i64(DELTA_SETTING, 1)?;
+    }
+    Ok(())
 }
 
 fn identity(remote: &Remote) -> String {

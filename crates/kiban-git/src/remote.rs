@@ -1,5 +1,6 @@
 //! How a remote repository is reached: its URL, its credentials, and what makes us trust it.
 
+mod authorities;
 mod certificate;
 mod connection;
 mod known_hosts;
@@ -24,7 +25,7 @@ pub struct Remote {
     /// remote without it is refused: trust on first use would trust whoever answers after a restart.
     pub known_hosts: Option<String>,
     /// Certificates in PEM that an https server's certificate must chain to, or be. Without it, the system's. An
-    /// intermediate that a server does not send is found here too: libgit2 shows us the leaf alone.
+    /// intermediate belongs here too: with a `ca`, what the server sends beside its own certificate is not looked at.
     pub ca: Option<String>,
     /// How many bytes one fetch or push may receive.
     pub max_bytes: u64,

@@ -320,6 +320,41 @@ fn a_lost_or_broken_local_copy_is_fetched_again() {
 }
 
 #[test]
+fn a_branch_that_cannot_be_built_upon_is_not_taken_for_a_broken_copy() {
+    let fixture = Fixture::new();
+    let mut ledger = fixture.open("cache", None);
+    ledger.append(&[batch(1, &[("d/a.yaml", "1")])], soon()).unwrap();
+    let person = fixture.dir.path().join("person");
+    let bare = fixture.bare().display().to_string();
+    let clone = [
+        "clone",
+        "-q",
+        "-b",
+        "ledger",
+        &bare,
+        &person.display().to_string(),
+    ];
+    git(Path::new("/"), clone).unwrap();
+    // A submodule where the index of a file is to be: its commit is an object that no copy will ever hold.
+    let entry = "160000,1111111111111111111111111111111111111111,index/files/d/a.yaml";
+    git(&person, ["update-index", "--cacheinfo", entry]).unwrap();
+    git(&person, ["commit", "-qm", "nonsense"]).unwrap();
+    git(&person, ["push", "-q", "origin", "ledger"]).unwrap();
+    let marker = fixture.dir.path().join("cache/ledger.git/not-reset-yet");
+    fs::write(&marker, "").unwrap();
+    let error = ledger
+        .append(&[batch(2, &[("d/a.yaml", "2")])], soon())
+        .unwrap_err();
+    assert_eq!(error.category(), "LedgerUnbuildable", "{error}");
+    assert!(!error.is_transient());
+    // It was worth one try with a fresh copy, and what else there is to write can still be written.
+    assert!(!marker.exists());
+    let done = ledger.append(&[batch(3, &[("d/b.yaml", "3")])], soon()).unwrap();
+    assert_eq!(done.pushed, 1);
+    fixture.fsck();
+}
+
+#[test]
 fn a_refusal_by_the_remote_is_passed_on() {
     use std::os::unix::fs::PermissionsExt;
     let server = match SshServer::start() {

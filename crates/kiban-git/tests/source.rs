@@ -14,6 +14,7 @@ use kiban_git::{
     SignatureStatus, Source, SourceError, TreeError, TreeLimits, Verification,
     testserver::{HttpsServer, SilentServer, SshServer, git, git_command, init_bare},
 };
+use secrecy::ExposeSecret;
 use tempfile::TempDir;
 
 /// Long enough for a busy machine; no test waits for it to pass.
@@ -838,19 +839,74 @@ fn over_https_the_certificate_the_password_and_the_host_must_fit() {
 #[test]
 fn a_server_that_says_nothing_is_left_at_the_deadline() {
     let silent = SilentServer::start().unwrap();
-    for url in [
-        format!("https://127.0.0.1:{}/a", silent.port()),
-        format!("ssh://git@127.0.0.1:{}/a", silent.port()),
+    let given = Some(String::new());
+    for (url, ca) in [
+        (format!("https://127.0.0.1:{}/a", silent.port()), given.clone()),
+        // With the system's authorities.
+        (format!("https://127.0.0.1:{}/a", silent.port()), None),
+        (format!("ssh://git@127.0.0.1:{}/a", silent.port()), given),
     ] {
+        if ca.is_none() && rustls_native_certs::load_native_certs().certs.is_empty() {
+            println!("skipped: this system has no certificate authorities");
+            continue;
+        }
         let mut remote = Remote::new(&url, "main", false).unwrap();
         remote.known_hosts = Some(String::new());
-        remote.ca = Some(String::new());
+        remote.ca = ca;
         let cache = tempfile::tempdir().unwrap();
         let mut mirror = Mirror::open(cache.path(), source(remote)).unwrap();
         let error = mirror
             .fetch(Instant::now() + Duration::from_millis(300))
             .unwrap_err();
         assert_eq!(error.category(), "DeadlineExceeded", "{url}: {error}");
+    }
+}
+
+/// The system's authorities come from `SSL_CERT_FILE`, and no test may change the environment of its neighbours: so this
+/// runs itself again with another one.
+#[test]
+fn over_https_with_the_systems_authorities() {
+    const URL: &str = "KIBAN_TEST_SYSTEM_CA_URL";
+    if let Ok(url) = std::env::var(URL) {
+        let mut remote = Remote::new(&url, "main", false).unwrap();
+        remote.credentials = Credentials::UserPassword {
+            username: std::env::var("KIBAN_TEST_USER").unwrap(),
+            password: std::env::var("KIBAN_TEST_PASSWORD").unwrap().into(),
+        };
+        let cache = tempfile::tempdir().unwrap();
+        let fetched = Mirror::open(cache.path(), source(remote)).unwrap().fetch(soon());
+        println!("result: {}", fetched.map_or_else(|e| e.category(), |_| "Fetched"));
+        return;
+    }
+    let repo = Repo::new();
+    let server = or_skip!(HttpsServer::start(repo.dir.path()));
+    repo.commit(&[("a.yaml", b"a: 1")]);
+    let remote = server.remote("fleet.git", "main");
+    let Credentials::UserPassword { username, password } = &remote.credentials else {
+        panic!("the server wants a password");
+    };
+    let other = HttpsServer::start(repo.dir.path()).unwrap();
+    for (ca, expected) in [
+        (server.ca(), "result: Fetched"),
+        (other.ca(), "result: CertificateNotTrusted"),
+    ] {
+        let file = repo.dir.path().join("system.pem");
+        std::fs::write(&file, ca).unwrap();
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "over_https_with_the_systems_authorities",
+                "--nocapture",
+            ])
+            .env(URL, remote.url.as_str())
+            .env("KIBAN_TEST_USER", username)
+            .env("KIBAN_TEST_PASSWORD", password.expose_secret())
+            .env("SSL_CERT_FILE", &file)
+            .env_remove("SSL_CERT_DIR")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(expected), "{expected} is not in {text}");
     }
 }
 

@@ -64,7 +64,7 @@ impl<'r> Overlay<'r> {
 
     /// Keeps a new object until the pack is written.
     pub(super) fn stage(&mut self, kind: ObjectType, data: Vec<u8>) -> Result<Oid, git2::Error> {
-        stage(&mut self.staged, &self.odb, kind, data)
+        stage(&mut self.staged, kind, data)
     }
 
     /// The id of a file.
@@ -103,7 +103,7 @@ impl<'r> Overlay<'r> {
 
     /// Gives a file its content.
     pub(super) fn write(&mut self, path: &str, content: &[u8]) -> Result<(), LedgerError> {
-        let blob = stage(&mut self.staged, &self.odb, ObjectType::Blob, content.to_vec())?;
+        let blob = stage(&mut self.staged, ObjectType::Blob, content.to_vec())?;
         let in_the_way = |what: &str| LedgerError::PathRefused {
             path: printable(path, 200),
             why: format!("is in the way of {what} that is there"),
@@ -142,7 +142,7 @@ impl<'r> Overlay<'r> {
 
     /// Stages the trees that changed and returns the root's id.
     pub(super) fn write_trees(&mut self) -> Result<Oid, git2::Error> {
-        self.root.write(&mut self.staged, &self.odb)
+        self.root.write(&mut self.staged)
     }
 
     pub(super) fn into_staged(self) -> Staged {
@@ -177,14 +177,14 @@ impl Folder {
         Ok(self.entries.get_or_insert_default())
     }
 
-    fn write(&mut self, staged: &mut Staged, odb: &Odb<'_>) -> Result<Oid, git2::Error> {
+    fn write(&mut self, staged: &mut Staged) -> Result<Oid, git2::Error> {
         if let Some(id) = self.id {
             return Ok(id);
         }
         let mut data = Vec::new();
         for (key, item) in self.entries.get_or_insert_default() {
             let (mode, name, id) = match item {
-                Item::Folder(folder) => (MODE_FOLDER, &key[..key.len() - 1], folder.write(staged, odb)?),
+                Item::Folder(folder) => (MODE_FOLDER, &key[..key.len() - 1], folder.write(staged)?),
                 Item::Other { mode, id } => (mode.as_slice(), &key[..], *id),
             };
             data.extend_from_slice(mode);
@@ -193,19 +193,17 @@ impl Folder {
             data.push(0);
             data.extend_from_slice(id.as_bytes());
         }
-        let id = stage(staged, odb, ObjectType::Tree, data)?;
+        let id = stage(staged, ObjectType::Tree, data)?;
         self.id = Some(id);
         Ok(id)
     }
 }
 
-fn stage(staged: &mut Staged, odb: &Odb<'_>, kind: ObjectType, data: Vec<u8>) -> Result<Oid, git2::Error> {
+fn stage(staged: &mut Staged, kind: ObjectType, data: Vec<u8>) -> Result<Oid, git2::Error> {
     let id = Oid::hash_object(kind, &data)?;
     if !staged.objects.contains_key(&id) {
-        // A commit or tree of ours is new by its making; asking for each would be a search through every pack.
-        if kind == ObjectType::Blob && odb.exists(id) {
-            return Ok(id);
-        }
+        // An object that is stored already is stored twice now and then; asking for each would be a search through every
+        // pack, and for a new one libgit2 lists the folder again to be sure.
         staged.order.push(id);
         staged.objects.insert(id, (kind, data));
     }

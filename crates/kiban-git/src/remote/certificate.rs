@@ -1,16 +1,32 @@
-//! Is this https server's certificate signed by the given authority, and for this host?
+//! Is this https server's certificate signed by an authority that is trusted, and for this host?
 
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
-/// Accepts the leaf certificate (DER) that `host` presented, or says why not and what to do.
-pub(super) fn check(ca: &str, host: &str, leaf: &[u8], now: UnixTime) -> Result<(), String> {
+/// Accepts the leaf certificate (DER) that `host` presented, or says why not and what to do. `ca` is PEM.
+pub(super) fn check_given(ca: &str, host: &str, leaf: &[u8], now: UnixTime) -> Result<(), String> {
     let authorities: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(ca.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|e| format!("read the given CA: {e}"))?;
     if authorities.is_empty() {
         return Err("the given CA holds no certificate in PEM".to_owned());
     }
+    check(&authorities, &authorities, host, leaf, now).map_err(|e| {
+        format!(
+            "{e} (checked against the {} certificates of the given CA)",
+            authorities.len()
+        )
+    })
+}
+
+/// Accepts the leaf certificate (DER) that `host` presented when it chains to an authority over the intermediates.
+pub(super) fn check(
+    authorities: &[CertificateDer<'_>],
+    intermediates: &[CertificateDer<'_>],
+    host: &str,
+    leaf: &[u8],
+    now: UnixTime,
+) -> Result<(), String> {
     let leaf = CertificateDer::from(leaf);
     let certificate =
         EndEntityCert::try_from(&leaf).map_err(|e| format!("read the server's certificate: {e}"))?;
@@ -30,17 +46,12 @@ pub(super) fn check(ca: &str, host: &str, leaf: &[u8], now: UnixTime) -> Result<
         .verify_for_usage(
             webpki::ALL_VERIFICATION_ALGS,
             &anchors,
-            &authorities,
+            intermediates,
             now,
             KeyUsage::server_auth(),
             None,
             None,
         )
         .map(|_| ())
-        .map_err(|e| {
-            format!(
-                "{e} (checked against the {} certificates of the given CA)",
-                authorities.len()
-            )
-        })
+        .map_err(|e| e.to_string())
 }

@@ -1,7 +1,7 @@
 //! One conversation with a remote: fetch a branch, or push one forward.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     rc::Rc,
     time::Instant,
 };
@@ -14,7 +14,9 @@ use rustls_pki_types::UnixTime;
 use secrecy::ExposeSecret;
 
 use super::{
-    Credentials, Remote, RemoteError, Scheme, certificate, known_hosts,
+    Credentials, Remote, RemoteError, Scheme,
+    authorities::{self, Chain, ChainError},
+    certificate, known_hosts,
     relay::{HangUp, Mode, Relay},
 };
 use crate::printable;
@@ -48,16 +50,14 @@ pub(crate) struct Connection<'r> {
     deadline: Instant,
     /// What a callback found. libgit2 passes on only a text of it.
     verdict: Rc<RefCell<Option<RemoteError>>>,
+    /// What the server's certificate is checked against when no CA is given.
+    chain: OnceCell<Chain>,
 }
 
 impl<'r> Connection<'r> {
     /// Prepares the conversation. Nothing is sent yet.
     pub(crate) fn start(remote: &'r Remote, deadline: Instant) -> Result<Self, RemoteError> {
         let mode = match remote.url.scheme() {
-            // With the system's authorities libgit2 itself must check the chain, of which it shows us only the leaf; and
-            // when it refuses one behind a CONNECT proxy, libgit2 1.9 frees the proxy's stream before the TLS stream
-            // that still writes to it (httpclient.c, http_client_connect). So that case goes without the relay.
-            Scheme::Https if remote.ca.is_none() => None,
             Scheme::Https => Some(Mode::Connect),
             Scheme::Ssh => Some(Mode::Direct),
             Scheme::File => None,
@@ -89,11 +89,38 @@ impl<'r> Connection<'r> {
             relay,
             deadline,
             verdict: Rc::default(),
+            chain: OnceCell::new(),
         })
+    }
+
+    /// Learns what the server's certificate is to be checked against, when that is for the system to say.
+    fn learn_chain(&self) -> Result<(), RemoteError> {
+        let (Some(relay), Scheme::Https, None) = (&self.relay, self.remote.url.scheme(), &self.remote.ca)
+        else {
+            return Ok(());
+        };
+        let url = &self.remote.url;
+        if self.chain.get().is_none() {
+            let chain = authorities::chain(relay.port(), url.host(), url.port()).map_err(|e| match e {
+                ChainError::Untrusted(detail) => RemoteError::Certificate {
+                    url: url.to_string(),
+                    detail,
+                },
+                // The relay knows better why a conversation ended.
+                ChainError::Broken(detail) => self.ended().unwrap_or_else(|| RemoteError::Unreachable {
+                    url: url.to_string(),
+                    detail: format!("shake hands for TLS: {detail}"),
+                }),
+            })?;
+            // It was empty a moment ago, and a connection is not shared between threads.
+            drop(self.chain.set(chain));
+        }
+        Ok(())
     }
 
     /// Fetches the branch's objects. No reference is written: the caller decides what to make of the tip.
     pub(crate) fn fetch(&self, repo: &Repository) -> Result<BranchTip, RemoteError> {
+        self.learn_chain()?;
         let tip = self.fetch_inner(repo).map_err(|e| self.translate(&e))?;
         match self.verdict.take() {
             Some(verdict) => Err(verdict),
@@ -138,6 +165,7 @@ impl<'r> Connection<'r> {
 
     /// Moves the remote's branch forward to `commit`, never in another direction.
     pub(crate) fn push(&self, repo: &Repository, local_reference: &str) -> Result<Pushed, RemoteError> {
+        self.learn_chain()?;
         let refusal = Rc::new(RefCell::new(None));
         match self.push_inner(repo, local_reference, &refusal) {
             Ok(()) => Ok(match refusal.take() {
@@ -277,20 +305,29 @@ impl<'r> Connection<'r> {
                 }),
             };
         }
-        match (cert.as_x509(), &self.remote.ca) {
-            (Some(leaf), Some(ca)) => {
-                match certificate::check(ca, url.host(), leaf.data(), UnixTime::now()) {
-                    Ok(()) => Ok(CertificateCheckStatus::CertificateOk),
-                    Err(detail) => refuse(RemoteError::Certificate {
-                        url: url.to_string(),
-                        detail,
-                    }),
-                }
-            }
-            (Some(_), None) => Ok(CertificateCheckStatus::CertificatePassthrough),
-            (None, _) => refuse(RemoteError::Certificate {
+        let Some(leaf) = cert.as_x509() else {
+            return refuse(RemoteError::Certificate {
                 url: url.to_string(),
                 detail: "the server showed a certificate of a kind that is not known".to_owned(),
+            });
+        };
+        let now = UnixTime::now();
+        let checked = match (&self.remote.ca, self.chain.get()) {
+            (Some(ca), _) => certificate::check_given(ca, url.host(), leaf.data(), now),
+            (None, Some(chain)) => certificate::check(
+                &chain.authorities,
+                &chain.intermediates,
+                url.host(),
+                leaf.data(),
+                now,
+            ),
+            (None, None) => Err("there is nothing to check it against".to_owned()),
+        };
+        match checked {
+            Ok(()) => Ok(CertificateCheckStatus::CertificateOk),
+            Err(detail) => refuse(RemoteError::Certificate {
+                url: url.to_string(),
+                detail,
             }),
         }
     }
@@ -333,27 +370,31 @@ impl<'r> Connection<'r> {
         }
     }
 
+    /// Why the conversation was ended by us, if it was.
+    fn ended(&self) -> Option<RemoteError> {
+        let url = self.remote.url.to_string();
+        match self.relay.as_ref().and_then(Relay::reason) {
+            Some(HangUp::Deadline) => Some(RemoteError::Deadline { url }),
+            Some(HangUp::TooLarge) => Some(RemoteError::TooLarge {
+                url,
+                max_bytes: self.remote.max_bytes,
+            }),
+            Some(HangUp::Unreachable(detail)) => Some(RemoteError::Unreachable { url, detail }),
+            Some(HangUp::Elsewhere(detail)) => Some(RemoteError::Redirected { url, detail }),
+            None if Instant::now() >= self.deadline => Some(RemoteError::Deadline { url }),
+            None => None,
+        }
+    }
+
     /// Turns what libgit2 says into what happened: the relay and our callbacks know better than its text.
     fn translate(&self, error: &git2::Error) -> RemoteError {
         if let Some(verdict) = self.verdict.take() {
             return verdict;
         }
+        if let Some(ended) = self.ended() {
+            return ended;
+        }
         let url = self.remote.url.to_string();
-        match self.relay.as_ref().and_then(Relay::reason) {
-            Some(HangUp::Deadline) => return RemoteError::Deadline { url },
-            Some(HangUp::TooLarge) => {
-                return RemoteError::TooLarge {
-                    url,
-                    max_bytes: self.remote.max_bytes,
-                };
-            }
-            Some(HangUp::Unreachable(detail)) => return RemoteError::Unreachable { url, detail },
-            Some(HangUp::Elsewhere(detail)) => return RemoteError::Redirected { url, detail },
-            None => {}
-        }
-        if Instant::now() >= self.deadline {
-            return RemoteError::Deadline { url };
-        }
         let detail = printable(error.message(), 300);
         let says = |words: &[&str]| {
             words

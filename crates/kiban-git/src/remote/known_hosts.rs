@@ -106,6 +106,8 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
@@ -167,5 +169,48 @@ mod tests {
         let pattern = format!("{}b", "*a".repeat(1000));
         assert!(!glob(pattern.as_bytes(), "a".repeat(2000).as_bytes()));
         assert!(glob(b"a*c?", b"abccd"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_neither_panics_nor_opens_the_door(
+            pieces in prop::collection::vec(
+                prop_oneof![
+                    Just(OTHER.to_owned()),
+                    prop::sample::select(vec![
+                        "@revoked ", "@cert-authority ", "|1|", "*", "!", "?", ",", " ", "\n", "#", "[", "]:22",
+                        "a.example", "=",
+                    ])
+                    .prop_map(str::to_owned),
+                    "\\PC{0,12}",
+                ],
+                0..24,
+            )
+        ) {
+            // The key that is presented stands nowhere in the text.
+            prop_assert!(check(&pieces.concat(), "a.example", 22, &wire(KEY)).is_err());
+        }
+
+        #[test]
+        fn what_surrounds_a_good_line_does_not_hide_it(
+            before in "[^\\n@]{0,40}",
+            host in "[a-z]{1,10}(\\.[a-z]{1,5}){0,3}",
+            port in prop_oneof![Just(22_u16), 1_u16..],
+            as_hash in any::<bool>(),
+        ) {
+            let name = if port == 22 { host.clone() } else { format!("[{host}]:{port}") };
+            let line = if as_hash { hashed(&name) } else { format!("{name} {KEY}") };
+            let file = format!("{before}\n{line}\nother.example {OTHER}\n");
+            prop_assert_eq!(check(&file, &host, port, &wire(KEY)), Ok(()));
+            prop_assert!(check(&file, &host, port, &wire(OTHER)).is_err());
+        }
+
+        #[test]
+        fn a_pattern_without_wildcards_is_itself(text in "[a-z.]{0,20}", other in "[a-z.]{0,20}") {
+            prop_assert!(glob(text.as_bytes(), text.as_bytes()));
+            prop_assert_eq!(glob(text.as_bytes(), other.as_bytes()), text == other);
+            let (pattern, longer) = (format!("{text}*"), format!("{text}{other}"));
+            prop_assert!(glob(pattern.as_bytes(), longer.as_bytes()));
+        }
     }
 }

@@ -193,6 +193,8 @@ fn time(text: &str) -> Result<Timestamp, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
@@ -243,5 +245,68 @@ mod tests {
         let error =
             AllowedSigners::parse(&format!("# mine\n\na {KEY}\nb cert-authority {KEY}\n")).unwrap_err();
         assert_eq!(error.line, 4);
+    }
+
+    /// Pieces that the format is made of, and anything else.
+    fn piece() -> impl Strategy<Value = String> {
+        prop_oneof![
+            Just(KEY.to_owned()),
+            Just("ssh-ed25519".to_owned()),
+            prop::sample::select(vec![
+                "\"",
+                ",",
+                "=",
+                " ",
+                "\t",
+                "\n",
+                "#",
+                "Z",
+                "namespaces=",
+                "valid-after=",
+                "valid-before=",
+                "*",
+                "cert-authority",
+                "20260101",
+                "202602300000",
+                "99999999Z",
+            ])
+            .prop_map(str::to_owned),
+            "\\PC{0,12}",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics_and_names_a_line_that_is_there(pieces in prop::collection::vec(piece(), 0..24)) {
+            let text = pieces.concat();
+            if let Err(e) = AllowedSigners::parse(&text) {
+                prop_assert!((1..=text.lines().count()).contains(&e.line), "{e}");
+            }
+        }
+
+        #[test]
+        fn reads_back_what_was_written(
+            principals in "[a-z@*.]{1,20}",
+            namespaces in prop::collection::vec("[a-z]{1,8}", 0..4),
+            days in prop::option::of((0_i64..20_000, 1_i64..20_000)),
+            comment in "[a-z ]{0,12}",
+        ) {
+            let day = |n: i64| Timestamp::from_second(n * 86_400).unwrap();
+            let written = |n: i64| day(n).strftime("%Y%m%d%H%M%SZ").to_string();
+            let mut options = Vec::new();
+            if !namespaces.is_empty() {
+                options.push(format!("namespaces=\"{}\"", namespaces.join(",")));
+            }
+            if let Some((after, more)) = days {
+                options.push(format!("valid-after={},valid-before=\"{}\"", written(after), written(after + more)));
+            }
+            let line = one(&format!("{principals} {} {KEY} {comment}", options.join(","))).unwrap();
+            prop_assert_eq!(&line.principals, &principals);
+            prop_assert_eq!(&line.namespaces, &namespaces);
+            let bounds = days.map(|(after, more)| (day(after), day(after + more)));
+            prop_assert_eq!(line.valid_after.zip(line.valid_before), bounds);
+            let key = PublicKey::from_openssh(KEY).unwrap();
+            prop_assert_eq!(line.key.key_data(), key.key_data());
+        }
     }
 }
