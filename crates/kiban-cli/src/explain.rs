@@ -4,16 +4,14 @@ use crate::{
     cli::{ExplainArgs, Format, Global},
     connect::{self, Connection},
     failure::Failure,
+    fleet::{self, Fleet},
     output::{self, BAD, FAINT, GOOD, STRONG, WARN, shown, span},
 };
 use jiff::Timestamp;
-use kiban_api::{
-    Device, FirmwareBaseline, FleetPolicy, HardwareModel, HardwarePool, Operation, Rollout, convert,
-};
+use kiban_api::{Device, convert};
 use kiban_core::{
     explain::{Explanation, explain},
     plan::plan,
-    world::World,
 };
 use kube::ResourceExt as _;
 use serde::Serialize;
@@ -48,7 +46,13 @@ pub async fn run(global: &Global, args: &ExplainArgs) -> Result<ExitCode, Failur
         ));
     }
     let connection = connect::connect(global).await?;
-    let (world, devices, operations, ignored) = read(&connection).await?;
+    let Fleet {
+        devices,
+        operations,
+        world,
+        ignored,
+        ..
+    } = fleet::read(&connection).await?;
     let Some(device) = devices.iter().find(|device| device.name_any() == name) else {
         return Err(no_such_device(&connection, name, &devices));
     };
@@ -99,54 +103,6 @@ pub async fn run(global: &Global, args: &ExplainArgs) -> Result<ExitCode, Failur
     };
     output::print(&text);
     Ok(ExitCode::SUCCESS)
-}
-
-type Objects = (World, Vec<Device>, Vec<Operation>, Vec<String>);
-
-/// The world as the planner has it. An object that does not convert is left out and said, as the operator does.
-async fn read(connection: &Connection) -> Result<Objects, Failure> {
-    let (devices, models, pools, baselines, policies, rollouts, operations) = futures::try_join!(
-        connection.list::<Device>(),
-        connection.list::<HardwareModel>(),
-        connection.list::<HardwarePool>(),
-        connection.list::<FirmwareBaseline>(),
-        connection.list::<FleetPolicy>(),
-        connection.list::<Rollout>(),
-        connection.list::<Operation>(),
-    )?;
-    let mut world = World::new();
-    let mut ignored = Vec::new();
-    for device in &devices {
-        world.upsert_device(&convert::device(device));
-    }
-    for model in &models {
-        world.upsert_model(convert::model(model));
-    }
-    for pool in &pools {
-        match convert::pool(pool) {
-            Ok(facts) => drop(world.upsert_pool(facts)),
-            Err(error) => ignored.push(format!("HardwarePool {}: {error}", pool.name_any())),
-        }
-    }
-    for baseline in &baselines {
-        match convert::baseline(baseline) {
-            Ok(facts) => drop(world.upsert_baseline(facts)),
-            Err(error) => ignored.push(format!("FirmwareBaseline {}: {error}", baseline.name_any())),
-        }
-    }
-    for policy in &policies {
-        match convert::policy(policy) {
-            Ok(facts) => drop(world.upsert_policy(facts)),
-            Err(error) => ignored.push(format!("FleetPolicy {}: {error}", policy.name_any())),
-        }
-    }
-    for rollout in &rollouts {
-        world.upsert_rollout(convert::rollout(rollout));
-    }
-    for operation in &operations {
-        world.upsert_operation(convert::operation(operation));
-    }
-    Ok((world, devices, operations, ignored))
 }
 
 fn no_such_device(connection: &Connection, name: &str, devices: &[Device]) -> Failure {

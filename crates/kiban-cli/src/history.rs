@@ -198,18 +198,27 @@ fn operation_event(record: OperationRecord, version: &Entry) -> Event {
     let mut what = String::new();
     for (index, update) in record.updates.iter().enumerate() {
         let separator = if index == 0 { "" } else { ", " };
-        let (before, after) = match (update.before.is_empty(), update.after.is_empty()) {
-            (false, false) => (&update.before, &update.after),
-            _ => (&update.from, &update.to),
+        // What was wanted tells more of a failure than that the version stayed.
+        let done = update.outcome == "Succeeded" && !update.before.is_empty() && !update.after.is_empty();
+        let (before, after) = if done {
+            (&update.before, &update.after)
+        } else {
+            (&update.from, &update.to)
         };
         let _ = write!(what, "{separator}{} {before} → {after}", update.class);
-        if update.outcome != "Succeeded" && !update.outcome.is_empty() {
+        if record.updates.len() > 1 && !update.outcome.is_empty() && update.outcome != record.outcome {
             let _ = write!(what, " ({})", update.outcome);
         }
     }
     let good = record.outcome == "Succeeded";
     if !good {
-        let _ = write!(what, "  {} {}: {}", record.outcome, record.reason, record.message);
+        let _ = write!(
+            what,
+            "  {} ({}): {}",
+            record.outcome.to_lowercase(),
+            record.reason,
+            record.message
+        );
     }
     let mut why = record.campaign.clone();
     let _ = write!(why, " wave {}", record.wave);

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod connect;
 pub mod explain;
 pub mod failure;
+pub mod fleet;
 pub mod history;
 pub mod output;
 pub mod probe;

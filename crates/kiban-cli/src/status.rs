@@ -1,17 +1,23 @@
 //! `kubectl kiban status`: the fleet at a glance.
 //!
-//! Everything here is read from status fields that the operator wrote; nothing is computed anew, so that the screen cannot disagree with
-//! `kubectl get`.
+//! What waits on what is the planner's own answer to the objects as they are now: the operator writes it into statuses too, but seldom, to
+//! spare the API server. Everything else is read from the statuses.
 
 use crate::{
     cli::{Format, Global, StatusArgs},
     connect::{self, Connection},
     failure::Failure,
+    fleet,
     output::{self, BAD, FAINT, GOOD, STRONG, WARN, bar, shown, span},
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kiban_api::{Device, FleetPolicy, FleetRepository, HardwarePool, Operation, Rollout};
+use kiban_api::{Device, FleetRepository, Operation, Rollout};
+use kiban_core::{
+    compliance::Compliance,
+    plan::{Plan, plan},
+    world::World,
+};
 use kube::ResourceExt;
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt::Write as _, process::ExitCode, time::Duration};
@@ -194,17 +200,12 @@ async fn watch(connection: &Connection, format: Format) -> Result<ExitCode, Fail
 
 /// Reads everything that the screen shows.
 pub async fn gather(connection: &Connection) -> Result<Report, Failure> {
-    let (repositories, devices, pools, rollouts, operations, policies) = futures::try_join!(
-        connection.list::<FleetRepository>(),
-        connection.list::<Device>(),
-        connection.list::<HardwarePool>(),
-        connection.list::<Rollout>(),
-        connection.list::<Operation>(),
-        connection.list::<FleetPolicy>(),
-    )?;
+    let (repositories, fleet) =
+        futures::try_join!(connection.list::<FleetRepository>(), fleet::read(connection))?;
+    let plan = plan(&fleet.world, Timestamp::now());
     let mut report = Report {
         fleet: connection.namespace.clone(),
-        paused: policies.iter().any(|policy| policy.spec.paused),
+        paused: fleet.policies.iter().any(|policy| policy.spec.paused),
         ..Report::default()
     };
     if report.paused {
@@ -216,8 +217,8 @@ pub async fn gather(connection: &Connection) -> Result<Report, Failure> {
         report.repositories.push(repository_line(repository));
         attend_to_repository(repository, &mut report.attention);
     }
-    count(&devices, &mut report);
-    for pool in &pools {
+    count(&fleet.devices, &fleet.world, &plan, &mut report);
+    for pool in &fleet.pools {
         let status = pool.status.clone().unwrap_or_default();
         attend(
             &format!("pool {}", pool.name_any()),
@@ -233,10 +234,15 @@ pub async fn gather(connection: &Connection) -> Result<Report, Failure> {
             unavailable: status.unavailable_summary,
         });
     }
-    report.rollouts.extend(rollouts.iter().filter_map(rollout_line));
+    report
+        .rollouts
+        .extend(fleet.rollouts.iter().filter_map(rollout_line));
     report
         .operations
-        .extend(operations.iter().filter_map(operation_line));
+        .extend(fleet.operations.iter().filter_map(operation_line));
+    report
+        .attention
+        .extend(fleet.ignored.iter().map(|ignored| format!("ignored: {ignored}")));
     Ok(report)
 }
 
@@ -288,26 +294,29 @@ fn attend_to_repository(repository: &FleetRepository, attention: &mut Vec<String
     }
 }
 
-fn count(devices: &[Device], report: &mut Report) {
-    let mut waiting: BTreeMap<String, Waiting> = BTreeMap::new();
+fn count(devices: &[Device], world: &World, plan: &Plan, report: &mut Report) {
+    let mut waiting: BTreeMap<&'static str, Waiting> = BTreeMap::new();
     for device in devices {
         let counts = &mut report.devices;
         counts.total += 1;
         let name = device.name_any();
-        let Some(status) = &device.status else {
-            counts.unknown += 1;
-            continue;
-        };
-        match status
-            .compliance
-            .as_ref()
-            .map(|compliance| compliance.state.as_str())
-        {
-            Some("Compliant") => counts.compliant += 1,
-            Some("NonCompliant") => counts.non_compliant += 1,
-            Some("NoBaseline") => counts.no_baseline += 1,
-            _ => counts.unknown += 1,
+        let verdict = plan.verdict(world, &name).unwrap_or_default();
+        match verdict.compliance {
+            Compliance::Compliant => counts.compliant += 1,
+            Compliance::NonCompliant => counts.non_compliant += 1,
+            Compliance::NoBaseline => counts.no_baseline += 1,
+            Compliance::Unknown => counts.unknown += 1,
         }
+        if let Some(wait) = verdict.waiting {
+            let entry = waiting.entry(wait.reason()).or_insert_with(|| Waiting {
+                reason: wait.reason().to_owned(),
+                example: name.clone(),
+                message: wait.sentence(world).to_string(),
+                ..Waiting::default()
+            });
+            entry.devices += 1;
+        }
+        let Some(status) = &device.status else { continue };
         if condition(&status.conditions, "Reachable").is_some_and(|condition| condition.status == "False") {
             counts.unreachable += 1;
         }
@@ -316,15 +325,6 @@ fn count(devices: &[Device], report: &mut Report) {
             report
                 .attention
                 .push(format!("{name} is held ({}): {}", hold.reason, hold.message));
-        }
-        if let Some(wait) = &status.waiting_on {
-            let entry = waiting.entry(wait.reason.clone()).or_insert_with(|| Waiting {
-                reason: wait.reason.clone(),
-                example: name.clone(),
-                message: wait.message.clone(),
-                ..Waiting::default()
-            });
-            entry.devices += 1;
         }
     }
     report.waiting = waiting.into_values().collect();

@@ -125,7 +125,7 @@ async fn tell(args: &Args) -> Result<()> {
 
 async fn chapters(story: &Story, lab: &Lab, operator: &mut Operator) -> Result<()> {
     lab.fleet_is_enrolled().await?;
-    story.show_kubectl(lab, &["get", "hardwarepools"]).await?;
+    story.show_kubectl(lab, &["get", "pools"]).await?;
     story.show_kiban(lab, &["status"]).await?;
 
     let sick = sick_machine(lab)?;
