@@ -173,15 +173,25 @@ impl ImageStore {
     /// Opens a store, makes its folder, and removes what an interrupted download left.
     pub fn open(folder: impl Into<PathBuf>, rules: ImageRules) -> Result<Self, ImageError> {
         let folder = folder.into();
-        let disk = |error: std::io::Error| ImageError::Disk { folder: folder.display().to_string(), why: error.to_string() };
+        let disk = |error: std::io::Error| ImageError::Disk {
+            folder: folder.display().to_string(),
+            why: error.to_string(),
+        };
         std::fs::create_dir_all(&folder).map_err(disk)?;
         for entry in std::fs::read_dir(&folder).map_err(disk)?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(".part-") {
                 std::fs::remove_file(entry.path()).map_err(disk)?;
             }
         }
-        let inner = Inner { folder, rules, verified: Mutex::default() };
-        Ok(Self { inner: Arc::new(inner), running: Mutex::default() })
+        let inner = Inner {
+            folder,
+            rules,
+            verified: Mutex::default(),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+            running: Mutex::default(),
+        })
     }
 
     /// The image, fetched if it is not kept yet. Callers that want the same digest at the same time share one download.
@@ -196,7 +206,12 @@ impl ImageStore {
             why: "its name is no plain file name; give one with fileName".into(),
         })?;
         let (path, size) = self.share(&digest, source).await?;
-        Ok(Image { path, file_name, size, sha256: digest })
+        Ok(Image {
+            path,
+            file_name,
+            size,
+            sha256: digest,
+        })
     }
 
     fn share(&self, digest: &str, source: &ImageSource) -> Shared<Download> {
@@ -216,13 +231,20 @@ impl ImageStore {
     /// Removes every kept image whose digest is not in use. Says how many went.
     pub fn prune(&self, in_use: &HashSet<String>) -> Result<usize, ImageError> {
         let folder = &self.inner.folder;
-        let disk = |error: std::io::Error| ImageError::Disk { folder: folder.display().to_string(), why: error.to_string() };
+        let disk = |error: std::io::Error| ImageError::Disk {
+            folder: folder.display().to_string(),
+            why: error.to_string(),
+        };
         let mut gone = 0;
         for entry in std::fs::read_dir(folder).map_err(disk)?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.len() == 64 && !in_use.contains(&name) {
                 std::fs::remove_file(entry.path()).map_err(disk)?;
-                self.inner.verified.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+                self.inner
+                    .verified
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&name);
                 gone += 1;
             }
         }
@@ -236,13 +258,25 @@ impl Inner {
         if let Some(size) = self.kept(&path, digest).await? {
             return Ok((path, size));
         }
-        let part = self.folder.join(format!(".part-{digest}-{:016x}", rand::random::<u64>()));
+        let part = self
+            .folder
+            .join(format!(".part-{digest}-{:016x}", rand::random::<u64>()));
         let fetched = tokio::time::timeout(self.rules.timeout, self.fetch(url, digest, &part)).await;
-        let fetched = fetched.unwrap_or_else(|_| Err(ImageError::Fetch { url: shown(url), why: "it takes too long".into() }));
+        let fetched = fetched.unwrap_or_else(|_| {
+            Err(ImageError::Fetch {
+                url: shown(url),
+                why: "it takes too long".into(),
+            })
+        });
         match fetched {
             Ok(size) => {
-                tokio::fs::rename(&part, &path).await.map_err(|error| self.disk(&error))?;
-                self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.to_owned());
+                tokio::fs::rename(&part, &path)
+                    .await
+                    .map_err(|error| self.disk(&error))?;
+                self.verified
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(digest.to_owned());
                 Ok((path, size))
             }
             Err(error) => {
@@ -256,13 +290,21 @@ impl Inner {
     /// The size of an image that is already there, verified once per process; a file that is not what its name says is
     /// removed and fetched anew.
     async fn kept(&self, path: &Path, digest: &str) -> Result<Option<u64>, ImageError> {
-        let Ok(metadata) = tokio::fs::symlink_metadata(path).await else { return Ok(None) };
-        let known = self.verified.lock().unwrap_or_else(PoisonError::into_inner).contains(digest);
+        let Ok(metadata) = tokio::fs::symlink_metadata(path).await else {
+            return Ok(None);
+        };
+        let known = self
+            .verified
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(digest);
         if metadata.is_file() && known {
             return Ok(Some(metadata.len()));
         }
         if metadata.is_file() {
-            let mut file = tokio::fs::File::open(path).await.map_err(|error| self.disk(&error))?;
+            let mut file = tokio::fs::File::open(path)
+                .await
+                .map_err(|error| self.disk(&error))?;
             let mut hash = Sha256::new();
             let mut buffer = vec![0; 256 * 1024];
             loop {
@@ -273,11 +315,16 @@ impl Inner {
                 hash.update(&buffer[..n]);
             }
             if hex(&hash.finalize()) == digest {
-                self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.to_owned());
+                self.verified
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(digest.to_owned());
                 return Ok(Some(metadata.len()));
             }
         }
-        tokio::fs::remove_file(path).await.map_err(|error| self.disk(&error))?;
+        tokio::fs::remove_file(path)
+            .await
+            .map_err(|error| self.disk(&error))?;
         Ok(None)
     }
 
@@ -288,10 +335,19 @@ impl Inner {
             self.copy_file(&parsed, &mut sink).await?;
         } else {
             let mut response = self.request(parsed).await?;
-            if response.content_length().is_some_and(|length| length > self.rules.max_bytes) {
-                return Err(ImageError::TooLarge { url: shown(url), max: self.rules.max_bytes });
+            if response
+                .content_length()
+                .is_some_and(|length| length > self.rules.max_bytes)
+            {
+                return Err(ImageError::TooLarge {
+                    url: shown(url),
+                    max: self.rules.max_bytes,
+                });
             }
-            let chunk = |error: reqwest::Error| ImageError::Fetch { url: shown(url), why: cause(&error) };
+            let chunk = |error: reqwest::Error| ImageError::Fetch {
+                url: shown(url),
+                why: cause(&error),
+            };
             while let Some(bytes) = response.chunk().await.map_err(chunk)? {
                 sink.write(&bytes).await?;
             }
@@ -303,8 +359,13 @@ impl Inner {
         if !self.rules.allow_files {
             return Err(self.refuse(url.as_str(), "only https:// is allowed"));
         }
-        let path = url.to_file_path().map_err(|()| self.refuse(url.as_str(), "it names no file"))?;
-        let fail = |error: std::io::Error| ImageError::Fetch { url: shown(url.as_str()), why: error.to_string() };
+        let path = url
+            .to_file_path()
+            .map_err(|()| self.refuse(url.as_str(), "it names no file"))?;
+        let fail = |error: std::io::Error| ImageError::Fetch {
+            url: shown(url.as_str()),
+            why: error.to_string(),
+        };
         // A device or pipe would be read for ever.
         if !tokio::fs::metadata(&path).await.map_err(fail)?.is_file() {
             return Err(self.refuse(url.as_str(), "it is no plain file"));
@@ -325,10 +386,20 @@ impl Inner {
         for _ in 0..=MAX_REDIRECTS {
             let (host, addresses) = self.allowed(&url).await?;
             let client = self.client(&host, &addresses)?;
-            let fail = |why: String| ImageError::Fetch { url: shown(url.as_str()), why };
-            let response = client.get(url.clone()).send().await.map_err(|error| fail(cause(&error)))?;
+            let fail = |why: String| ImageError::Fetch {
+                url: shown(url.as_str()),
+                why,
+            };
+            let response = client
+                .get(url.clone())
+                .send()
+                .await
+                .map_err(|error| fail(cause(&error)))?;
             if response.status().is_redirection() {
-                let to = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+                let to = response
+                    .headers()
+                    .get(LOCATION)
+                    .and_then(|value| value.to_str().ok());
                 let next = to.and_then(|to| url.join(to).ok());
                 url = next.ok_or_else(|| fail(format!("it answers {} to nowhere", response.status())))?;
                 continue;
@@ -338,7 +409,10 @@ impl Inner {
             }
             return Ok(response);
         }
-        Err(ImageError::Fetch { url: shown(url.as_str()), why: format!("more than {MAX_REDIRECTS} redirects") })
+        Err(ImageError::Fetch {
+            url: shown(url.as_str()),
+            why: format!("more than {MAX_REDIRECTS} redirects"),
+        })
     }
 
     /// The host's addresses, if the rules allow to go there.
@@ -350,30 +424,52 @@ impl Inner {
         if !url.username().is_empty() || url.password().is_some() {
             return refuse("it must not hold an account");
         }
-        let Some(host) = url.host_str().map(|host| host.trim_matches(['[', ']']).to_ascii_lowercase()) else {
+        let Some(host) = url
+            .host_str()
+            .map(|host| host.trim_matches(['[', ']']).to_ascii_lowercase())
+        else {
             return refuse("it names no host");
         };
-        let exact = self.rules.hosts.iter().any(|listed| listed.eq_ignore_ascii_case(&host));
-        let pattern = self.rules.hosts.iter().filter_map(|listed| listed.strip_prefix('*')).any(|suffix| {
-            suffix.starts_with('.') && host.len() > suffix.len() && host.ends_with(&suffix.to_ascii_lowercase())
-        });
+        let exact = self
+            .rules
+            .hosts
+            .iter()
+            .any(|listed| listed.eq_ignore_ascii_case(&host));
+        let pattern = self
+            .rules
+            .hosts
+            .iter()
+            .filter_map(|listed| listed.strip_prefix('*'))
+            .any(|suffix| {
+                suffix.starts_with('.')
+                    && host.len() > suffix.len()
+                    && host.ends_with(&suffix.to_ascii_lowercase())
+            });
         if !exact && !pattern {
             return refuse("its host is not listed");
         }
         let port = url.port_or_known_default().unwrap_or(443);
         let found = tokio::net::lookup_host((host.as_str(), port)).await;
         let found: Vec<SocketAddr> = found
-            .map_err(|error| ImageError::Fetch { url: shown(url.as_str()), why: error.to_string() })?
+            .map_err(|error| ImageError::Fetch {
+                url: shown(url.as_str()),
+                why: error.to_string(),
+            })?
             .filter(|address| permitted(address.ip(), exact))
             .collect();
         if found.is_empty() {
-            return refuse("its host has no address that may be connected to (private, loopback or link-local)");
+            return refuse(
+                "its host has no address that may be connected to (private, loopback or link-local)",
+            );
         }
         Ok((host, found))
     }
 
     fn client(&self, host: &str, addresses: &[SocketAddr]) -> Result<Client, ImageError> {
-        let unusable = |why: String| ImageError::Fetch { url: String::from(host), why };
+        let unusable = |why: String| ImageError::Fetch {
+            url: String::from(host),
+            why,
+        };
         let mut builder = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
@@ -381,18 +477,25 @@ impl Inner {
             .read_timeout(Duration::from_secs(60))
             .resolve_to_addrs(host, addresses);
         if let Some(pem) = &self.rules.ca_pem {
-            let authorities = reqwest::Certificate::from_pem_bundle(pem.as_bytes()).map_err(|error| unusable(cause(&error)))?;
+            let authorities = reqwest::Certificate::from_pem_bundle(pem.as_bytes())
+                .map_err(|error| unusable(cause(&error)))?;
             builder = builder.tls_certs_only(authorities);
         }
         builder.build().map_err(|error| unusable(cause(&error)))
     }
 
     fn refuse(&self, url: &str, why: &str) -> ImageError {
-        ImageError::Refused { url: shown(url), why: why.to_owned() }
+        ImageError::Refused {
+            url: shown(url),
+            why: why.to_owned(),
+        }
     }
 
     fn disk(&self, error: &std::io::Error) -> ImageError {
-        ImageError::Disk { folder: self.folder.display().to_string(), why: error.to_string() }
+        ImageError::Disk {
+            folder: self.folder.display().to_string(),
+            why: error.to_string(),
+        }
     }
 }
 
@@ -408,38 +511,68 @@ struct Sink<'a> {
 
 impl<'a> Sink<'a> {
     async fn create(path: &Path, url: &'a str, store: &'a Inner) -> Result<Self, ImageError> {
-        let file = tokio::fs::File::create_new(path).await.map_err(|error| store.disk(&error))?;
-        Ok(Self { file, hash: Sha256::new(), size: 0, start: Vec::new(), url, store })
+        let file = tokio::fs::File::create_new(path)
+            .await
+            .map_err(|error| store.disk(&error))?;
+        Ok(Self {
+            file,
+            hash: Sha256::new(),
+            size: 0,
+            start: Vec::new(),
+            url,
+            store,
+        })
     }
 
     async fn write(&mut self, bytes: &[u8]) -> Result<(), ImageError> {
         self.size += bytes.len() as u64;
         let max = self.store.rules.max_bytes;
         if self.size > max {
-            return Err(ImageError::TooLarge { url: shown(self.url), max });
+            return Err(ImageError::TooLarge {
+                url: shown(self.url),
+                max,
+            });
         }
         let missing = 64_usize.saturating_sub(self.start.len()).min(bytes.len());
         self.start.extend_from_slice(&bytes[..missing]);
         self.hash.update(bytes);
-        self.file.write_all(bytes).await.map_err(|error| self.store.disk(&error))
+        self.file
+            .write_all(bytes)
+            .await
+            .map_err(|error| self.store.disk(&error))
     }
 
     async fn finish(mut self, expected: &str) -> Result<u64, ImageError> {
         let url = shown(self.url);
         if self.size == 0 {
-            return Err(ImageError::NotAnImage { url, why: "it is empty".into() });
+            return Err(ImageError::NotAnImage {
+                url,
+                why: "it is empty".into(),
+            });
         }
-        let start = String::from_utf8_lossy(&self.start).trim_start().to_ascii_lowercase();
+        let start = String::from_utf8_lossy(&self.start)
+            .trim_start()
+            .to_ascii_lowercase();
         if start.starts_with("<!doctype html") || start.starts_with("<html") {
             // A log-in or licence page. Said before the digest is, because it says what to do.
-            return Err(ImageError::NotAnImage { url, why: "it is a web page".into() });
+            return Err(ImageError::NotAnImage {
+                url,
+                why: "it is a web page".into(),
+            });
         }
         let found = hex(&self.hash.finalize());
         if found != expected {
-            return Err(ImageError::Mismatch { url, expected: expected.to_owned(), found });
+            return Err(ImageError::Mismatch {
+                url,
+                expected: expected.to_owned(),
+                found,
+            });
         }
         self.file.flush().await.map_err(|error| self.store.disk(&error))?;
-        self.file.sync_all().await.map_err(|error| self.store.disk(&error))?;
+        self.file
+            .sync_all()
+            .await
+            .map_err(|error| self.store.disk(&error))?;
         Ok(self.size)
     }
 }
@@ -454,7 +587,9 @@ fn permitted(ip: IpAddr, by_name: bool) -> bool {
         IpAddr::V4(v4) => (
             // Link-local holds clouds' metadata services.
             v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast() || v4.is_multicast(),
-            v4.is_private() || v4.is_loopback() || (v4.octets()[0] == 100 && (64..128).contains(&v4.octets()[1])),
+            v4.is_private()
+                || v4.is_loopback()
+                || (v4.octets()[0] == 100 && (64..128).contains(&v4.octets()[1])),
         ),
         IpAddr::V6(v6) => (
             v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_multicast(),
@@ -488,7 +623,9 @@ fn file_name(source: &ImageSource) -> Option<String> {
         && name.len() <= 128
         && name != "."
         && name != ".."
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '+' | '~' | ' ' | '(' | ')'));
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '+' | '~' | ' ' | '(' | ')'));
     plain.then_some(name)
 }
 
@@ -513,13 +650,21 @@ mod tests {
     }
 
     fn files() -> ImageRules {
-        ImageRules { allow_files: true, max_bytes: 1000, ..ImageRules::default() }
+        ImageRules {
+            allow_files: true,
+            max_bytes: 1000,
+            ..ImageRules::default()
+        }
     }
 
     fn source(path: &Path, content: &[u8]) -> ImageSource {
         std::fs::write(path, content).unwrap();
         let url = Url::from_file_path(path).unwrap().to_string();
-        ImageSource { url, sha256: hex(&Sha256::digest(content)), file_name: None }
+        ImageSource {
+            url,
+            sha256: hex(&Sha256::digest(content)),
+            file_name: None,
+        }
     }
 
     #[tokio::test]
@@ -537,7 +682,11 @@ mod tests {
         // A later process does not believe the disk.
         let later = ImageStore::open(to.path(), files()).unwrap();
         std::fs::write(&image.path, b"tampered").unwrap();
-        assert_eq!(later.get(&source).await.unwrap_err().category(), "ImageUnreachable", "fetched anew");
+        assert_eq!(
+            later.get(&source).await.unwrap_err().category(),
+            "ImageUnreachable",
+            "fetched anew"
+        );
         assert!(!image.path.exists());
         assert_eq!(store.prune(&HashSet::new()).unwrap(), 0);
     }
@@ -547,31 +696,74 @@ mod tests {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let store = store(to.path(), files());
         let path = from.path().join("x.bin");
-        let mut cases = vec![
-            (source(&path, b""), "NotAnImage"),
-        ];
-        let page = source(&from.path().join("page.bin"), b" <!DOCTYPE HTML><html>licence</html>");
+        let mut cases = vec![(source(&path, b""), "NotAnImage")];
+        let page = source(
+            &from.path().join("page.bin"),
+            b" <!DOCTYPE HTML><html>licence</html>",
+        );
         cases.push((page, "NotAnImage"));
-        cases.push((source(&from.path().join("large.bin"), &[1; 1001]), "ImageTooLarge"));
+        cases.push((
+            source(&from.path().join("large.bin"), &[1; 1001]),
+            "ImageTooLarge",
+        ));
         let wrong = source(&from.path().join("wrong.bin"), b"right");
-        cases.push((ImageSource { sha256: "0".repeat(64), ..wrong.clone() }, "ImageMismatch"));
+        cases.push((
+            ImageSource {
+                sha256: "0".repeat(64),
+                ..wrong.clone()
+            },
+            "ImageMismatch",
+        ));
         for digest in ["", "abc", &"g".repeat(64), &"0".repeat(32), &"0".repeat(128)] {
-            cases.push((ImageSource { sha256: digest.to_owned(), ..wrong.clone() }, "ImageDigestInvalid"));
+            cases.push((
+                ImageSource {
+                    sha256: digest.to_owned(),
+                    ..wrong.clone()
+                },
+                "ImageDigestInvalid",
+            ));
         }
         for name in ["", "..", "../x", "a/b", "a\"b", "a\r\nb"] {
-            cases.push((ImageSource { file_name: Some(name.into()), ..wrong.clone() }, "ImageRefused"));
+            cases.push((
+                ImageSource {
+                    file_name: Some(name.into()),
+                    ..wrong.clone()
+                },
+                "ImageRefused",
+            ));
         }
-        cases.push((ImageSource { url: "file:///dev/zero".into(), ..wrong.clone() }, "ImageRefused"));
+        cases.push((
+            ImageSource {
+                url: "file:///dev/zero".into(),
+                ..wrong.clone()
+            },
+            "ImageRefused",
+        ));
         for (source, category) in cases {
-            assert_eq!(store.get(&source).await.unwrap_err().category(), category, "{source:?}");
+            assert_eq!(
+                store.get(&source).await.unwrap_err().category(),
+                category,
+                "{source:?}"
+            );
         }
-        assert_eq!(std::fs::read_dir(to.path()).unwrap().count(), 0, "nothing is left");
+        assert_eq!(
+            std::fs::read_dir(to.path()).unwrap().count(),
+            0,
+            "nothing is left"
+        );
     }
 
     #[tokio::test]
     async fn hosts_that_are_not_listed_are_not_asked() {
         let to = tempfile::tempdir().unwrap();
-        let rules = ImageRules { hosts: vec!["*.example.invalid".into(), "169.254.169.254".into(), "[::ffff:169.254.169.254]".into()], ..ImageRules::default() };
+        let rules = ImageRules {
+            hosts: vec![
+                "*.example.invalid".into(),
+                "169.254.169.254".into(),
+                "[::ffff:169.254.169.254]".into(),
+            ],
+            ..ImageRules::default()
+        };
         let store = store(to.path(), rules);
         for url in [
             "http://a.example.invalid/x.bin",
@@ -585,7 +777,11 @@ mod tests {
             "https://[::ffff:169.254.169.254]/x.bin",
             "https://user:secret@a.example.invalid/x.bin",
         ] {
-            let source = ImageSource { url: url.into(), sha256: "0".repeat(64), file_name: None };
+            let source = ImageSource {
+                url: url.into(),
+                sha256: "0".repeat(64),
+                file_name: None,
+            };
             let error = store.get(&source).await.unwrap_err();
             assert_eq!(error.category(), "ImageRefused", "{error}");
             assert!(!error.to_string().contains("secret"), "{error}");
@@ -601,7 +797,15 @@ mod tests {
     #[test]
     fn private_addresses_need_their_name_listed() {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        for private in ["10.0.0.1", "127.0.0.1", "192.168.1.1", "100.64.0.1", "::1", "fd00::1", "::ffff:10.0.0.1"] {
+        for private in [
+            "10.0.0.1",
+            "127.0.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "::1",
+            "fd00::1",
+            "::ffff:10.0.0.1",
+        ] {
             assert!(!permitted(ip(private), false), "{private}");
             assert!(permitted(ip(private), true), "{private}");
         }

@@ -39,7 +39,10 @@ impl ImageEndpoint {
     /// An endpoint that BMCs reach under `base`, for example `https://kiban.example:8443`.
     #[must_use]
     pub fn new(base: &str) -> Self {
-        Self { base: base.trim_end_matches('/').to_owned(), grants: Arc::default() }
+        Self {
+            base: base.trim_end_matches('/').to_owned(),
+            grants: Arc::default(),
+        }
     }
 
     /// Offers an image for a while. The path is 256 random bits; it ends when the offer is dropped, when the time is over,
@@ -59,12 +62,18 @@ impl ImageEndpoint {
         grants.retain(|_, grant| grant.until > now);
         grants.insert(token.clone(), grant);
         let name = image.file_name.replace(' ', "%20");
-        Offer { url: format!("{}/images/{token}/{name}", self.base), token, grants: self.grants.clone() }
+        Offer {
+            url: format!("{}/images/{token}/{name}", self.base),
+            token,
+            grants: self.grants.clone(),
+        }
     }
 
     /// The routes, to be served alone or beside others.
     pub fn router(&self) -> Router {
-        Router::new().route("/images/{token}/{name}", get(serve)).with_state(self.grants.clone())
+        Router::new()
+            .route("/images/{token}/{name}", get(serve))
+            .with_state(self.grants.clone())
     }
 }
 
@@ -92,7 +101,10 @@ impl Offer {
 
 impl Drop for Offer {
     fn drop(&mut self) {
-        self.grants.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.token);
+        self.grants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.token);
     }
 }
 
@@ -104,17 +116,27 @@ async fn serve(
     let granted = {
         let mut grants = grants.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        grants.get_mut(&token).filter(|grant| grant.until > now && grant.fetches < MAX_FETCHES && grant.file_name == name).map(
-            |grant| {
+        grants
+            .get_mut(&token)
+            .filter(|grant| grant.until > now && grant.fetches < MAX_FETCHES && grant.file_name == name)
+            .map(|grant| {
                 grant.fetches += u32::from(method == Method::GET);
                 (grant.path.clone(), grant.size)
-            },
-        )
+            })
     };
-    let Some((path, size)) = granted else { return StatusCode::NOT_FOUND.into_response() };
-    let headers = [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_LENGTH, size.to_string())];
+    let Some((path, size)) = granted else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_LENGTH, size.to_string()),
+    ];
     match tokio::fs::File::open(path).await {
-        Ok(file) => (headers, Body::from_stream(ReaderStream::with_capacity(file, 64 * 1024))).into_response(),
+        Ok(file) => (
+            headers,
+            Body::from_stream(ReaderStream::with_capacity(file, 64 * 1024)),
+        )
+            .into_response(),
         Err(_) => StatusCode::NOT_FOUND.into_response(),
     }
 }

@@ -19,7 +19,12 @@ struct Capture {
 impl Capture {
     fn unpack(name: &str) -> Option<Self> {
         let shared = std::env::var_os("KIBAN_SHARED").map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).canonicalize().unwrap().join("../../../shared"),
+            || {
+                Path::new(env!("CARGO_MANIFEST_DIR"))
+                    .canonicalize()
+                    .unwrap()
+                    .join("../../../shared")
+            },
             PathBuf::from,
         );
         let archive = shared.join(format!("fixtures/redfish/{name}.tar.zst"));
@@ -28,7 +33,13 @@ impl Capture {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
-        let status = Command::new("tar").arg("--zstd").arg("-xf").arg(&archive).arg("-C").arg(folder.path()).status();
+        let status = Command::new("tar")
+            .arg("--zstd")
+            .arg("-xf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(folder.path())
+            .status();
         if !status.is_ok_and(|status| status.success()) {
             println!("skipped: capture of {name}: tar cannot unpack zstd here");
             return None;
@@ -38,7 +49,11 @@ impl Capture {
     }
 
     fn read(&self, path: &str) -> Option<Value> {
-        let path = path.split(['?', '#']).next().unwrap_or_default().trim_matches('/');
+        let path = path
+            .split(['?', '#'])
+            .next()
+            .unwrap_or_default()
+            .trim_matches('/');
         let file = self.tree.join(path).join("index.json");
         assert!(file.starts_with(self.folder.path()));
         serde_json::from_slice(&std::fs::read(file).ok()?).ok()
@@ -48,23 +63,34 @@ impl Capture {
     fn entries(&self) -> Vec<Value> {
         let list = self.read("/redfish/v1/UpdateService/FirmwareInventory").unwrap();
         let links = list["Members"].as_array().unwrap().clone();
-        links.iter().map(|link| self.read(link["@odata.id"].as_str().unwrap()).unwrap()).collect()
+        links
+            .iter()
+            .map(|link| self.read(link["@odata.id"].as_str().unwrap()).unwrap())
+            .collect()
     }
 }
 
 async fn read(name: &str) -> Option<(Capture, Inventory, kiban_bmc::Identity, Server, usize)> {
     let capture = Capture::unpack(name)?;
-    let serving = Capture { folder: tempfile::tempdir().unwrap(), tree: capture.tree.clone() };
+    let serving = Capture {
+        folder: tempfile::tempdir().unwrap(),
+        tree: capture.tree.clone(),
+    };
     let server = Server::start(move |seen| {
         if seen.is("POST", "/redfish/v1/SessionService/Sessions") {
-            let headers =
-                vec![("X-Auth-Token", "t".to_owned()), ("Location", "/redfish/v1/SessionService/Sessions/9".to_owned())];
+            let headers = vec![
+                ("X-Auth-Token", "t".to_owned()),
+                ("Location", "/redfish/v1/SessionService/Sessions/9".to_owned()),
+            ];
             return Reply::Http(201, headers, b"{}".to_vec());
         }
         if seen.method == "DELETE" {
             return Reply::Http(204, Vec::new(), Vec::new());
         }
-        let file = serving.tree.join(seen.path.split(['?', '#']).next().unwrap().trim_matches('/')).join("index.json");
+        let file = serving
+            .tree
+            .join(seen.path.split(['?', '#']).next().unwrap().trim_matches('/'))
+            .join("index.json");
         match std::fs::read(file) {
             Ok(body) => Reply::Http(200, Vec::new(), body),
             Err(_) => Reply::not_found(),
@@ -75,16 +101,35 @@ async fn read(name: &str) -> Option<(Capture, Inventory, kiban_bmc::Identity, Se
     let identity = bmc.identity().await.unwrap();
     let inventory = bmc.inventory().await.unwrap();
     bmc.close().await.unwrap();
-    assert_eq!(server.count("POST", "/redfish/v1/SessionService/Sessions"), 1, "one session");
-    assert_eq!(server.log().iter().filter(|seen| seen.method == "DELETE").count(), 1, "given back");
+    assert_eq!(
+        server.count("POST", "/redfish/v1/SessionService/Sessions"),
+        1,
+        "one session"
+    );
+    assert_eq!(
+        server.log().iter().filter(|seen| seen.method == "DELETE").count(),
+        1,
+        "given back"
+    );
     let requests = server.log().len();
-    println!("{name}: {} components, {} findings, {requests} requests", inventory.components.len(), inventory.findings.len());
+    println!(
+        "{name}: {} components, {} findings, {requests} requests",
+        inventory.components.len(),
+        inventory.findings.len()
+    );
     for finding in &inventory.findings {
         println!("  finding: {}: {}", finding.at, finding.what);
     }
     for c in &inventory.components {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        println!("  {:17} {:40} {:24} {:20} {}", c.class, c.id, text(&c.version), text(&c.manufacturer), text(&c.model));
+        println!(
+            "  {:17} {:40} {:24} {:20} {}",
+            c.class,
+            c.id,
+            text(&c.version),
+            text(&c.manufacturer),
+            text(&c.model)
+        );
     }
     Some((capture, inventory, identity, server, requests))
 }
@@ -94,12 +139,20 @@ fn text<'a>(entry: &'a Value, name: &str) -> &'a str {
 }
 
 fn of(inventory: &Inventory, class: ComponentClass) -> Vec<&Component> {
-    inventory.components.iter().filter(|component| component.class == class).collect()
+    inventory
+        .components
+        .iter()
+        .filter(|component| component.class == class)
+        .collect()
 }
 
 /// Every raw entry that is chosen has a component that runs its version, as often as it is there.
 fn versions_are_all_there(inventory: &Inventory, raw: &[Value], chosen: impl Fn(&Value) -> bool) {
-    let mut left: Vec<&str> = inventory.components.iter().filter_map(|component| component.version.as_deref()).collect();
+    let mut left: Vec<&str> = inventory
+        .components
+        .iter()
+        .filter_map(|component| component.version.as_deref())
+        .collect();
     for entry in raw.iter().filter(|entry| chosen(entry)) {
         let version = text(entry, "Version").trim();
         let at = left.iter().position(|have| *have == version);
@@ -109,16 +162,26 @@ fn versions_are_all_there(inventory: &Inventory, raw: &[Value], chosen: impl Fn(
 }
 
 fn ids_are_unique(inventory: &Inventory) {
-    let ids: std::collections::BTreeSet<&str> = inventory.components.iter().map(|component| component.id.as_str()).collect();
+    let ids: std::collections::BTreeSet<&str> = inventory
+        .components
+        .iter()
+        .map(|component| component.id.as_str())
+        .collect();
     assert_eq!(ids.len(), inventory.components.len());
 }
 
 #[tokio::test]
 async fn dell_reads_whole() {
-    let Some((capture, inventory, identity, ..)) = read("dell").await else { return };
+    let Some((capture, inventory, identity, ..)) = read("dell").await else {
+        return;
+    };
     let system = capture.read("/redfish/v1/Systems/System.Embedded.1").unwrap();
     assert_eq!(identity.vendor, Vendor::Dell);
-    assert_eq!(identity.serial.as_deref(), system["SKU"].as_str(), "the service tag");
+    assert_eq!(
+        identity.serial.as_deref(),
+        system["SKU"].as_str(),
+        "the service tag"
+    );
     assert_eq!(identity.second_serial.as_deref(), system["SerialNumber"].as_str());
     assert_eq!(identity.model.as_deref(), system["Model"].as_str());
     assert_eq!(inventory.power, PowerState::On);
@@ -126,18 +189,39 @@ async fn dell_reads_whole() {
     // One component per place: what is installed and what runs are one, what was before is none.
     let raw = capture.entries();
     let place = |entry: &Value| text(entry, "Id").split_once("__").unwrap().1.to_owned();
-    let places: std::collections::BTreeSet<String> =
-        raw.iter().filter(|entry| !text(entry, "Id").starts_with("Previous-")).map(place).collect();
-    let listed: std::collections::BTreeSet<String> = inventory.components.iter().map(|component| component.id.clone()).collect();
+    let places: std::collections::BTreeSet<String> = raw
+        .iter()
+        .filter(|entry| !text(entry, "Id").starts_with("Previous-"))
+        .map(place)
+        .collect();
+    let listed: std::collections::BTreeSet<String> = inventory
+        .components
+        .iter()
+        .map(|component| component.id.clone())
+        .collect();
     assert!(places.is_subset(&listed), "{:?}", places.difference(&listed));
-    let previous = raw.iter().find(|entry| text(entry, "Id").starts_with("Previous-159")).unwrap();
-    assert!(inventory.components.iter().all(|c| c.version.as_deref() != previous["Version"].as_str()));
-    versions_are_all_there(&inventory, &raw, |entry| text(entry, "Id").starts_with("Installed-"));
+    let previous = raw
+        .iter()
+        .find(|entry| text(entry, "Id").starts_with("Previous-159"))
+        .unwrap();
+    assert!(
+        inventory
+            .components
+            .iter()
+            .all(|c| c.version.as_deref() != previous["Version"].as_str())
+    );
+    versions_are_all_there(&inventory, &raw, |entry| {
+        text(entry, "Id").starts_with("Installed-")
+    });
 
-    let [bmc] = of(&inventory, ComponentClass::Bmc)[..] else { panic!("one BMC") };
+    let [bmc] = of(&inventory, ComponentClass::Bmc)[..] else {
+        panic!("one BMC")
+    };
     let manager = capture.read("/redfish/v1/Managers/iDRAC.Embedded.1").unwrap();
     assert_eq!(bmc.version.as_deref(), manager["FirmwareVersion"].as_str());
-    let [bios] = of(&inventory, ComponentClass::Bios)[..] else { panic!("one BIOS") };
+    let [bios] = of(&inventory, ComponentClass::Bios)[..] else {
+        panic!("one BIOS")
+    };
     assert_eq!(bios.version.as_deref(), system["BiosVersion"].as_str());
     assert_eq!(bios.updateable, Some(true));
     let nics = of(&inventory, ComponentClass::Nic);
@@ -145,7 +229,9 @@ async fn dell_reads_whole() {
     let adapters = adapters.filter(|e| place(e).starts_with("NIC.") || place(e).starts_with("InfiniBand."));
     assert_eq!(nics.len(), adapters.count());
     let nic = nics.iter().find(|nic| nic.id == "NIC.Integrated.1-1-1").unwrap();
-    let adapter = capture.read("/redfish/v1/Chassis/System.Embedded.1/NetworkAdapters/NIC.Integrated.1").unwrap();
+    let adapter = capture
+        .read("/redfish/v1/Chassis/System.Embedded.1/NetworkAdapters/NIC.Integrated.1")
+        .unwrap();
     assert_eq!(nic.manufacturer.as_deref(), adapter["Manufacturer"].as_str());
     assert_eq!(nic.model.as_deref(), adapter["Model"].as_str());
     assert_eq!(nic.serial.as_deref(), adapter["SerialNumber"].as_str());
@@ -157,41 +243,77 @@ async fn dell_reads_whole() {
 
 #[tokio::test]
 async fn hpe_reads_whole() {
-    let Some((capture, inventory, identity, ..)) = read("hpe").await else { return };
+    let Some((capture, inventory, identity, ..)) = read("hpe").await else {
+        return;
+    };
     let system = capture.read("/redfish/v1/Systems/1").unwrap();
     assert_eq!(identity.vendor, Vendor::Hpe);
     assert_eq!(identity.serial.as_deref(), system["SerialNumber"].as_str());
     let raw = capture.entries();
     versions_are_all_there(&inventory, &raw, |_| true);
-    let [bmc] = of(&inventory, ComponentClass::Bmc)[..] else { panic!("one BMC") };
+    let [bmc] = of(&inventory, ComponentClass::Bmc)[..] else {
+        panic!("one BMC")
+    };
     let ilo = raw.iter().find(|entry| text(entry, "Name") == "iLO 5").unwrap();
     assert_eq!(bmc.version.as_deref(), ilo["Version"].as_str());
-    let [bios] = of(&inventory, ComponentClass::Bios)[..] else { panic!("one BIOS, the redundant one is a copy") };
+    let [bios] = of(&inventory, ComponentClass::Bios)[..] else {
+        panic!("one BIOS, the redundant one is a copy")
+    };
     assert_eq!(bios.version.as_deref(), system["BiosVersion"].as_str());
-    let drives = raw.iter().filter(|entry| text(entry, "Name").contains("NVMe Drive") || text(entry, "Name").contains("SSD"));
+    let drives = raw
+        .iter()
+        .filter(|entry| text(entry, "Name").contains("NVMe Drive") || text(entry, "Name").contains("SSD"));
     assert_eq!(of(&inventory, ComponentClass::Drive).len(), drives.count());
     assert_eq!(of(&inventory, ComponentClass::StorageController).len(), 1);
-    let supplies = raw.iter().filter(|entry| text(entry, "Name") == "Power Supply Firmware").count();
+    let supplies = raw
+        .iter()
+        .filter(|entry| text(entry, "Name") == "Power Supply Firmware")
+        .count();
     assert_eq!(of(&inventory, ComponentClass::Psu).len(), supplies);
-    assert!(of(&inventory, ComponentClass::Nic).iter().filter(|nic| nic.manufacturer.is_some()).count() >= 3);
+    assert!(
+        of(&inventory, ComponentClass::Nic)
+            .iter()
+            .filter(|nic| nic.manufacturer.is_some())
+            .count()
+            >= 3
+    );
     ids_are_unique(&inventory);
 }
 
 #[tokio::test]
 async fn lenovo_reads_whole() {
-    let Some((capture, inventory, identity, ..)) = read("lenovo").await else { return };
+    let Some((capture, inventory, identity, ..)) = read("lenovo").await else {
+        return;
+    };
     let system = capture.read("/redfish/v1/Systems/1").unwrap();
     assert_eq!(identity.vendor, Vendor::Lenovo);
     assert_eq!(identity.serial.as_deref(), system["SerialNumber"].as_str());
     let raw = capture.entries();
     versions_are_all_there(&inventory, &raw, |entry| !text(entry, "Id").ends_with("-Pending"));
-    let waiting = raw.iter().filter(|entry| text(entry, "Id").ends_with("-Pending")).count();
+    let waiting = raw
+        .iter()
+        .filter(|entry| text(entry, "Id").ends_with("-Pending"))
+        .count();
     let firmware = raw.len() - waiting;
-    assert!(inventory.components.len() >= firmware, "{} of {firmware}", inventory.components.len());
-    assert!(inventory.components.iter().all(|component| component.staged.is_none()), "nothing waits on this machine");
-    let [bmc] = of(&inventory, ComponentClass::Bmc)[..] else { panic!("one BMC, the backup is a copy") };
+    assert!(
+        inventory.components.len() >= firmware,
+        "{} of {firmware}",
+        inventory.components.len()
+    );
+    assert!(
+        inventory
+            .components
+            .iter()
+            .all(|component| component.staged.is_none()),
+        "nothing waits on this machine"
+    );
+    let [bmc] = of(&inventory, ComponentClass::Bmc)[..] else {
+        panic!("one BMC, the backup is a copy")
+    };
     assert_eq!(bmc.id, "BMC-Primary");
-    let [bios] = of(&inventory, ComponentClass::Bios)[..] else { panic!("one BIOS") };
+    let [bios] = of(&inventory, ComponentClass::Bios)[..] else {
+        panic!("one BIOS")
+    };
     let uefi = raw.iter().find(|entry| text(entry, "Id") == "UEFI").unwrap();
     assert_eq!(bios.version.as_deref(), uefi["Version"].as_str());
     assert_eq!(of(&inventory, ComponentClass::Psu).len(), 4);
@@ -204,21 +326,44 @@ async fn lenovo_reads_whole() {
 
 #[tokio::test]
 async fn supermicro_reads_whole_despite_its_dates() {
-    let Some((capture, inventory, identity, ..)) = read("supermicro").await else { return };
+    let Some((capture, inventory, identity, ..)) = read("supermicro").await else {
+        return;
+    };
     let system = capture.read("/redfish/v1/Systems/1").unwrap();
     assert_eq!(identity.vendor, Vendor::Supermicro);
     assert_eq!(identity.serial.as_deref(), system["SerialNumber"].as_str());
     let raw = capture.entries();
-    let present = |entry: &Value| text(entry, "Version") != "Not Present" && !text(entry, "Version").is_empty();
-    versions_are_all_there(&inventory, &raw, |entry| present(entry) && !text(entry, "Id").starts_with("Staging_"));
-    let bad = raw.iter().filter(|e| e["ReleaseDate"].as_str().is_some_and(|date| date.starts_with('T'))).count();
+    let present =
+        |entry: &Value| text(entry, "Version") != "Not Present" && !text(entry, "Version").is_empty();
+    versions_are_all_there(&inventory, &raw, |entry| {
+        present(entry) && !text(entry, "Id").starts_with("Staging_")
+    });
+    let bad = raw
+        .iter()
+        .filter(|e| {
+            e["ReleaseDate"]
+                .as_str()
+                .is_some_and(|date| date.starts_with('T'))
+        })
+        .count();
     assert!(bad > 0, "this capture is known for its dates");
-    let noted = inventory.findings.iter().filter(|finding| finding.what.contains("ReleaseDate")).count();
+    let noted = inventory
+        .findings
+        .iter()
+        .filter(|finding| finding.what.contains("ReleaseDate"))
+        .count();
     assert_eq!(noted, bad, "each is a finding, none costs its component");
-    let [bmc] = of(&inventory, ComponentClass::Bmc)[..] else { panic!("one BMC") };
-    assert_eq!(bmc.version.as_deref(), capture.read("/redfish/v1/Managers/1").unwrap()["FirmwareVersion"].as_str());
+    let [bmc] = of(&inventory, ComponentClass::Bmc)[..] else {
+        panic!("one BMC")
+    };
+    assert_eq!(
+        bmc.version.as_deref(),
+        capture.read("/redfish/v1/Managers/1").unwrap()["FirmwareVersion"].as_str()
+    );
     assert_eq!(bmc.staged, None, "the staging area holds the version that runs");
-    let [bios] = of(&inventory, ComponentClass::Bios)[..] else { panic!("one BIOS") };
+    let [bios] = of(&inventory, ComponentClass::Bios)[..] else {
+        panic!("one BIOS")
+    };
     let wanted = kiban_core::version::FirmwareVersion::parse(system["BiosVersion"].as_str().unwrap());
     assert!(kiban_core::version::FirmwareVersion::parse(bios.version.as_deref().unwrap()).is(&wanted));
     assert_eq!(of(&inventory, ComponentClass::Psu).len(), 8);

@@ -4,5 +4,5 @@
 
 mod captures;
 mod faults;
+mod personas;
 mod server;
-//mod updates;

@@ -26,7 +26,10 @@ pub(crate) struct Seen {
 
 impl Seen {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -102,7 +105,8 @@ impl Server {
         handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
     ) -> Self {
         let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+        let mut params =
+            rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
         if let Some((from, to)) = validity {
             params.not_before = rcgen::date_time_ymd(from, 1, 1);
             params.not_after = rcgen::date_time_ymd(to, 1, 1);
@@ -113,7 +117,10 @@ impl Server {
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+            )
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -133,14 +140,21 @@ impl Server {
                 });
             }
         });
-        Self { address, ca_pem: certificate.pem(), certificate_der: certificate.der().to_vec(), log }
+        Self {
+            address,
+            ca_pem: certificate.pem(),
+            certificate_der: certificate.der().to_vec(),
+            log,
+        }
     }
 
     pub(crate) fn endpoint(&self) -> Endpoint {
         Endpoint {
             url: format!("https://{}", self.address),
             credentials: Credentials::new("root", PASSWORD),
-            trust: Trust::Ca { pem: self.ca_pem.clone() },
+            trust: Trust::Ca {
+                pem: self.ca_pem.clone(),
+            },
             expect: None,
         }
     }
@@ -151,7 +165,10 @@ impl Server {
 
     /// Changes that came in, sessions aside.
     pub(crate) fn changes(&self) -> Vec<Seen> {
-        self.log().into_iter().filter(|seen| seen.method != "GET" && !seen.path.contains("/Sessions")).collect()
+        self.log()
+            .into_iter()
+            .filter(|seen| seen.method != "GET" && !seen.path.contains("/Sessions"))
+            .collect()
     }
 
     pub(crate) fn count(&self, method: &str, path: &str) -> usize {
@@ -182,14 +199,18 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, handler: &Handle
         let sent = match reply {
             Reply::Http(status, headers, body) => {
                 let mut head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n", body.len());
-                if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+                if !headers
+                    .iter()
+                    .any(|(name, _)| name.eq_ignore_ascii_case("content-type"))
+                {
                     head.push_str("Content-Type: application/json\r\n");
                 }
                 for (name, value) in headers {
                     head.push_str(&format!("{name}: {value}\r\n"));
                 }
                 head.push_str("\r\n");
-                stream.write_all(&[head.as_bytes(), &body].concat()).await.is_ok() && stream.flush().await.is_ok()
+                stream.write_all(&[head.as_bytes(), &body].concat()).await.is_ok()
+                    && stream.flush().await.is_ok()
             }
             Reply::Bytes(bytes) => {
                 let _ = stream.write_all(&bytes).await;
@@ -235,7 +256,9 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
         .collect();
-    let length = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length = headers
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     let length: usize = length.and_then(|(_, value)| value.parse().ok()).unwrap_or(0);
     while buffer.len() < end + 4 + length {
         if stream.read_buf(buffer).await.ok()? == 0 {
@@ -244,45 +267,60 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8
     }
     let body = buffer[end + 4..end + 4 + length].to_vec();
     buffer.drain(..end + 4 + length);
-    Some(Seen { method, path, headers, body })
+    Some(Seen {
+        method,
+        path,
+        headers,
+        body,
+    })
 }
 
 /// The answers that every test needs: root, session, one system, one manager. None: the test's own business.
 pub(crate) fn basics(seen: &Seen, root: &Value) -> Option<Reply> {
     let link = |path: &str| json!({"@odata.id": path});
-    let members = |paths: &[&str]| {
-        json!({"Members": paths.iter().map(|path| link(path)).collect::<Vec<_>>(), "Members@odata.count": paths.len()})
-    };
-    Some(match (seen.method.as_str(), seen.path.split('?').next().unwrap_or_default()) {
-        ("GET", "/redfish/v1/") => {
-            let mut all = json!({
-                "RedfishVersion": "1.15.0", "Systems": link("/redfish/v1/Systems"), "Managers": link("/redfish/v1/Managers"),
-                "UpdateService": link("/redfish/v1/UpdateService"), "Tasks": link("/redfish/v1/TaskService"),
-                "Links": {"Sessions": link("/redfish/v1/SessionService/Sessions")},
-            });
-            all.as_object_mut().unwrap().extend(root.as_object().unwrap().clone());
-            Reply::json(&all)
-        }
-        ("POST", "/redfish/v1/SessionService/Sessions") => {
-            let headers = vec![("X-Auth-Token", "token-1".to_owned()), ("Location", "/redfish/v1/SessionService/Sessions/1".to_owned())];
-            Reply::Http(201, headers, b"{}".to_vec())
-        }
-        ("DELETE", "/redfish/v1/SessionService/Sessions/1") => Reply::Http(204, Vec::new(), Vec::new()),
-        ("GET", "/redfish/v1/Systems") => Reply::json(&members(&["/redfish/v1/Systems/1"])),
-        ("GET", "/redfish/v1/Systems/1") => Reply::json(&json!({
-            "Manufacturer": "Example", "Model": "M1", "SerialNumber": "S1", "UUID": "11111111-2222-3333-4444-555555555555",
-            "PowerState": "On", "Status": {"State": "Enabled", "Health": "OK"}, "BiosVersion": "1.0",
-            "Actions": {"#ComputerSystem.Reset": {"target": "/redfish/v1/Systems/1/Actions/ComputerSystem.Reset",
-                "ResetType@Redfish.AllowableValues": ["On", "ForceOff", "ForceRestart", "GracefulRestart"]}},
-        })),
-        ("GET", "/redfish/v1/Managers") => Reply::json(&members(&["/redfish/v1/Managers/1"])),
-        ("GET", "/redfish/v1/Managers/1") => Reply::json(&json!({
-            "ManagerType": "BMC", "Model": "X", "FirmwareVersion": "2.0", "Status": {"State": "Enabled", "Health": "OK"},
-            "Actions": {"#Manager.Reset": {"target": "/redfish/v1/Managers/1/Actions/Manager.Reset",
-                "ResetType@Redfish.AllowableValues": ["GracefulRestart"]}},
-        })),
-        ("GET", "/redfish/v1/TaskService") => Reply::json(&json!({"Tasks": link("/redfish/v1/TaskService/Tasks")})),
-        ("POST", path) if path.contains("/Actions/") => Reply::Http(204, Vec::new(), Vec::new()),
-        _ => return None,
-    })
+    let members = |paths: &[&str]| json!({"Members": paths.iter().map(|path| link(path)).collect::<Vec<_>>(), "Members@odata.count": paths.len()});
+    Some(
+        match (
+            seen.method.as_str(),
+            seen.path.split('?').next().unwrap_or_default(),
+        ) {
+            ("GET", "/redfish/v1/") => {
+                let mut all = json!({
+                    "RedfishVersion": "1.15.0", "Systems": link("/redfish/v1/Systems"), "Managers": link("/redfish/v1/Managers"),
+                    "UpdateService": link("/redfish/v1/UpdateService"), "Tasks": link("/redfish/v1/TaskService"),
+                    "Links": {"Sessions": link("/redfish/v1/SessionService/Sessions")},
+                });
+                all.as_object_mut()
+                    .unwrap()
+                    .extend(root.as_object().unwrap().clone());
+                Reply::json(&all)
+            }
+            ("POST", "/redfish/v1/SessionService/Sessions") => {
+                let headers = vec![
+                    ("X-Auth-Token", "token-1".to_owned()),
+                    ("Location", "/redfish/v1/SessionService/Sessions/1".to_owned()),
+                ];
+                Reply::Http(201, headers, b"{}".to_vec())
+            }
+            ("DELETE", "/redfish/v1/SessionService/Sessions/1") => Reply::Http(204, Vec::new(), Vec::new()),
+            ("GET", "/redfish/v1/Systems") => Reply::json(&members(&["/redfish/v1/Systems/1"])),
+            ("GET", "/redfish/v1/Systems/1") => Reply::json(&json!({
+                "Manufacturer": "Example", "Model": "M1", "SerialNumber": "S1", "UUID": "11111111-2222-3333-4444-555555555555",
+                "PowerState": "On", "Status": {"State": "Enabled", "Health": "OK"}, "BiosVersion": "1.0",
+                "Actions": {"#ComputerSystem.Reset": {"target": "/redfish/v1/Systems/1/Actions/ComputerSystem.Reset",
+                    "ResetType@Redfish.AllowableValues": ["On", "ForceOff", "ForceRestart", "GracefulRestart"]}},
+            })),
+            ("GET", "/redfish/v1/Managers") => Reply::json(&members(&["/redfish/v1/Managers/1"])),
+            ("GET", "/redfish/v1/Managers/1") => Reply::json(&json!({
+                "ManagerType": "BMC", "Model": "X", "FirmwareVersion": "2.0", "Status": {"State": "Enabled", "Health": "OK"},
+                "Actions": {"#Manager.Reset": {"target": "/redfish/v1/Managers/1/Actions/Manager.Reset",
+                    "ResetType@Redfish.AllowableValues": ["GracefulRestart"]}},
+            })),
+            ("GET", "/redfish/v1/TaskService") => {
+                Reply::json(&json!({"Tasks": link("/redfish/v1/TaskService/Tasks")}))
+            }
+            ("POST", path) if path.contains("/Actions/") => Reply::Http(204, Vec::new(), Vec::new()),
+            _ => return None,
+        },
+    )
 }
