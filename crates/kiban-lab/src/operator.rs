@@ -36,7 +36,7 @@ pub struct Operator {
 
 /// Timings for a fleet whose machines run about a hundred times faster than real ones. The rules are the same, only the waits are
 /// shorter.
-pub const QUICK: [&str; 26] = [
+pub const QUICK: [&str; 28] = [
     "--lease-duration",
     "6s",
     "--lease-renew",
@@ -59,6 +59,8 @@ pub const QUICK: [&str; 26] = [
     "3s",
     "--bmc-connect-deadline",
     "1s",
+    "--upload-deadline",
+    "5s",
     "--return-deadline",
     "30s",
     "--update-deadline",
