@@ -619,7 +619,7 @@ impl Shared {
             match session {
                 // Sessions time out and die with the BMC. A request refused for that had no effect, so it is sent again, once.
                 Some(session) if answer.status.as_u16() == 401 && stale.is_none() => {
-                    stale = Some(session.generation)
+                    stale = Some(session.generation);
                 }
                 _ => return Ok(answer),
             }

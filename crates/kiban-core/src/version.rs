@@ -51,6 +51,16 @@ pub struct FirmwareVersion {
     rest: String,
 }
 
+/// What two texts of the same version have in common.
+type Key<'a> = (
+    Scheme,
+    &'a Option<String>,
+    &'a [Segment],
+    Option<Segment>,
+    Option<Date>,
+    &'a str,
+);
+
 /// A number and the letter behind it; no letter sorts before `a`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Segment(u64, Option<char>);
@@ -74,7 +84,11 @@ impl FirmwareVersion {
     }
 
     fn opaque(text: &str) -> Self {
-        Self { text: text.to_owned(), rest: text.to_ascii_lowercase(), ..Self::empty(Scheme::Opaque) }
+        Self {
+            text: text.to_owned(),
+            rest: text.to_ascii_lowercase(),
+            ..Self::empty(Scheme::Opaque)
+        }
     }
 
     fn empty(scheme: Scheme) -> Self {
@@ -118,8 +132,15 @@ impl FirmwareVersion {
             && asked(!wanted.rest.is_empty(), self.rest == wanted.rest)
     }
 
-    fn key(&self) -> (Scheme, &Option<String>, &[Segment], Option<Segment>, Option<Date>, &str) {
-        (self.scheme, &self.family, &self.segments, self.build, self.date, &self.rest)
+    fn key(&self) -> Key<'_> {
+        (
+            self.scheme,
+            &self.family,
+            &self.segments,
+            self.build,
+            self.date,
+            &self.rest,
+        )
     }
 
     /// How it stands to a bound: as [`PartialOrd`], but what the bound leaves out is not asked for.
@@ -140,7 +161,10 @@ impl FirmwareVersion {
         if numbers != Ordering::Equal {
             return Some(numbers);
         }
-        let further = [(self.build.map(Into::into), bound.build.map(Into::into)), (self.date.map(number), bound.date.map(number))];
+        let further = [
+            (self.build.map(Into::into), bound.build.map(Into::into)),
+            (self.date.map(number), bound.date.map(number)),
+        ];
         for (ours, theirs) in further {
             match (ours, theirs) {
                 (_, None) => {}
@@ -166,7 +190,10 @@ fn number(date: Date) -> u128 {
 /// Compares part by part, the missing ones as zero.
 fn padded(a: &[Segment], b: &[Segment]) -> Ordering {
     let at = |list: &[Segment], n: usize| list.get(n).copied().unwrap_or_default();
-    (0..a.len().max(b.len())).map(|n| at(a, n).cmp(&at(b, n))).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+    (0..a.len().max(b.len()))
+        .map(|n| at(a, n).cmp(&at(b, n)))
+        .find(|order| order.is_ne())
+        .unwrap_or(Ordering::Equal)
 }
 
 impl PartialEq for FirmwareVersion {
@@ -230,13 +257,21 @@ fn understand(text: &str) -> Option<FirmwareVersion> {
     let words = without_labels(&words);
     let Some(at) = words.iter().position(|word| main_part(word).is_some()) else {
         return match (date, words.as_slice()) {
-            (Some(date), []) => Some(FirmwareVersion { date: Some(date), ..FirmwareVersion::empty(Scheme::Date) }),
+            (Some(date), []) => Some(FirmwareVersion {
+                date: Some(date),
+                ..FirmwareVersion::empty(Scheme::Date)
+            }),
             (None, [word]) => single(word),
             _ => None,
         };
     };
     let (scheme, segments, build, rest) = main_part(words[at])?;
-    let mut version = FirmwareVersion { date, build, segments, ..FirmwareVersion::empty(scheme) };
+    let mut version = FirmwareVersion {
+        date,
+        build,
+        segments,
+        ..FirmwareVersion::empty(scheme)
+    };
     let mut others: Vec<&str> = Vec::new();
     for (n, word) in words.iter().enumerate().filter(|(n, _)| *n != at) {
         if n + 1 == at && version.family.is_none() && is_family(word) {
@@ -250,14 +285,22 @@ fn understand(text: &str) -> Option<FirmwareVersion> {
             others.push(word);
         }
     }
-    version.rest = [rest].into_iter().chain(others).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+    version.rest = [rest]
+        .into_iter()
+        .chain(others)
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
     // A lone `20240131` is a date, not a number of twenty million.
     if version.scheme == Scheme::Number
         && version.rest.is_empty()
         && version.date.is_none()
         && let Some(date) = compact_date(words[at])
     {
-        return Some(FirmwareVersion { date: Some(date), ..FirmwareVersion::empty(Scheme::Date) });
+        return Some(FirmwareVersion {
+            date: Some(date),
+            ..FirmwareVersion::empty(Scheme::Date)
+        });
     }
     Some(version)
 }
@@ -265,10 +308,17 @@ fn understand(text: &str) -> Option<FirmwareVersion> {
 /// `0x30`, `F15`.
 fn single(word: &str) -> Option<FirmwareVersion> {
     if let Some(hex) = word.strip_prefix("0x") {
-        let value = u64::from_str_radix(hex, 16).ok().filter(|_| hex.bytes().all(|b| b.is_ascii_hexdigit()))?;
-        return Some(FirmwareVersion { segments: vec![Segment(value, None)], ..FirmwareVersion::empty(Scheme::Hex) });
+        let value = u64::from_str_radix(hex, 16)
+            .ok()
+            .filter(|_| hex.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        return Some(FirmwareVersion {
+            segments: vec![Segment(value, None)],
+            ..FirmwareVersion::empty(Scheme::Hex)
+        });
     }
-    let letter = word.get(..1).filter(|first| first.bytes().all(|b| b.is_ascii_lowercase()))?;
+    let letter = word
+        .get(..1)
+        .filter(|first| first.bytes().all(|b| b.is_ascii_lowercase()))?;
     let value = digits(word.get(1..)?).filter(|_| word.len() <= 4)?;
     Some(FirmwareVersion {
         family: Some(letter.to_owned()),
@@ -279,14 +329,19 @@ fn single(word: &str) -> Option<FirmwareVersion> {
 
 /// Takes the one date out; None if there are two, or one that no calendar has.
 fn take_date(words: Vec<&str>) -> Option<(Vec<&str>, Option<Date>)> {
-    const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+    const MONTHS: [&str; 12] = [
+        "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
+    ];
     let (mut left, mut found) = (Vec::new(), None);
     let mut n = 0;
     while n < words.len() {
-        let named = MONTHS.iter().position(|month| words[n] == *month).and_then(|month| {
-            let (day, year) = (digits(words.get(n + 1)?)?, digits(words.get(n + 2)?)?);
-            date(year, month as u64 + 1, day)
-        });
+        let named = MONTHS
+            .iter()
+            .position(|month| words[n] == *month)
+            .and_then(|month| {
+                let (day, year) = (digits(words.get(n + 1)?)?, digits(words.get(n + 2)?)?);
+                date(year, month as u64 + 1, day)
+            });
         let (this, used) = match (named, written_date(words[n])) {
             (Some(date), _) => (Some(date), 3),
             (None, Some(date)) => (Some(date), 1),
@@ -328,7 +383,7 @@ fn compact_date(word: &str) -> Option<Date> {
 
 fn date(year: u64, month: u64, day: u64) -> Option<Date> {
     let known = (1990..=2199).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
-    known.then(|| Date(year as u16, month as u8, day as u8))
+    known.then_some(Date(year as u16, month as u8, day as u8))
 }
 
 fn digits(text: &str) -> Option<u64> {
@@ -337,12 +392,14 @@ fn digits(text: &str) -> Option<u64> {
 
 /// Leaves out words that only say what a version is of.
 fn without_labels<'a>(words: &[&'a str]) -> Vec<&'a str> {
-    const LABELS: [&str; 12] =
-        ["bios", "uefi", "bmc", "date:", "ver", "ver.", "version", "version:", "rev", "rev.", "fw", "firmware"];
+    const LABELS: [&str; 12] = [
+        "bios", "uefi", "bmc", "date:", "ver", "ver.", "version", "version:", "rev", "rev.", "fw", "firmware",
+    ];
     let mut left = Vec::new();
     let mut n = 0;
     while n < words.len() {
-        let generation = |next: Option<&&str>| next.is_some_and(|next| next.len() == 1 && digits(next).is_some());
+        let generation =
+            |next: Option<&&str>| next.is_some_and(|next| next.len() == 1 && digits(next).is_some());
         if LABELS.contains(&words[n]) && words.len() > 1 {
             n += 1;
         } else if matches!(words[n], "ilo" | "idrac") && generation(words.get(n + 1)) && words.len() > n + 2 {
@@ -360,7 +417,9 @@ type Main<'a> = (Scheme, Vec<Segment>, Option<Segment>, &'a str);
 /// The part with the numbers: `v2.60`, `42S-2.83`, `00.02.0134.0000_n00`, `2.11a`, `12`.
 fn main_part(word: &str) -> Option<Main<'_>> {
     let (build, word) = match word.split_once('-') {
-        Some((left, right)) if short_build(left).is_some() && right.contains('.') => (short_build(left), right),
+        Some((left, right)) if short_build(left).is_some() && right.contains('.') => {
+            (short_build(left), right)
+        }
         _ => (None, word),
     };
     let word = word.strip_prefix('v').unwrap_or(word);
@@ -376,12 +435,18 @@ fn main_part(word: &str) -> Option<Main<'_>> {
     for (n, part) in parts.iter().enumerate() {
         let (value, letter) = match part.char_indices().next_back() {
             // One letter at the very end, of a version with a dot: `1.0b`, `2.11a`. `3f` is hex without saying so.
-            Some((at, letter)) if n == last && n > 0 && letter.is_ascii_lowercase() => (&part[..at], Some(letter)),
+            Some((at, letter)) if n == last && n > 0 && letter.is_ascii_lowercase() => {
+                (&part[..at], Some(letter))
+            }
             _ => (*part, None),
         };
         segments.push(Segment(digits(value)?, letter));
     }
-    let scheme = if segments.len() == 1 { Scheme::Number } else { Scheme::Dotted };
+    let scheme = if segments.len() == 1 {
+        Scheme::Number
+    } else {
+        Scheme::Dotted
+    };
     // One number with something behind it says too little to be ordered by.
     (scheme == Scheme::Dotted || rest.is_empty()).then_some((scheme, segments, build, rest))
 }
@@ -563,7 +628,9 @@ fn contradictions(parts: &[(Operator, FirmwareVersion)]) -> Result<(), Requireme
                 (a, low, b, high) = (b, high, a, low);
             }
             let impossible = if is_low(a) && is_high(b) {
-                let order = low.against(high).or_else(|| high.against(low).map(Ordering::reverse));
+                let order = low
+                    .against(high)
+                    .or_else(|| high.against(low).map(Ordering::reverse));
                 match order {
                     None => return Err(RequirementError::Mixed(low.text.clone(), high.text.clone())),
                     Some(Ordering::Less) => false,
@@ -655,8 +722,16 @@ mod tests {
             ("1.1", "1.1.1"),
             ("2.72 Sep 04 2022", "2.72 Oct 04 2022"),
         ] {
-            assert_eq!(v(less).partial_cmp(&v(more)), Some(Ordering::Less), "{less} < {more}");
-            assert_eq!(v(more).partial_cmp(&v(less)), Some(Ordering::Greater), "{more} > {less}");
+            assert_eq!(
+                v(less).partial_cmp(&v(more)),
+                Some(Ordering::Less),
+                "{less} < {more}"
+            );
+            assert_eq!(
+                v(more).partial_cmp(&v(less)),
+                Some(Ordering::Greater),
+                "{more} > {less}"
+            );
         }
     }
 
@@ -705,7 +780,8 @@ mod tests {
 
     #[test]
     fn requirements_are_checked() {
-        let check = |requirement: &str, version: &str| Requirement::parse(requirement).unwrap().check(&v(version));
+        let check =
+            |requirement: &str, version: &str| Requirement::parse(requirement).unwrap().check(&v(version));
         for (requirement, version, verdict) in [
             (">=1.14.1", "1.15.2", Verdict::Met),
             (">=1.14.1", "1.14.1", Verdict::Met),
@@ -729,8 +805,20 @@ mod tests {
     #[test]
     fn requirements_that_nothing_meets_are_errors() {
         let error = |text: &str| Requirement::parse(text).unwrap_err();
-        for text in [">=2 <1", ">1.0 <1.0", ">=1.0 <1.0", "=1.0 =1.1", "=1.0 >2", "<1 >=1.0", "=1.0 !=1.0"] {
-            assert!(matches!(error(text), RequirementError::Contradiction(..)), "{text}: {}", error(text));
+        for text in [
+            ">=2 <1",
+            ">1.0 <1.0",
+            ">=1.0 <1.0",
+            "=1.0 =1.1",
+            "=1.0 >2",
+            "<1 >=1.0",
+            "=1.0 !=1.0",
+        ] {
+            assert!(
+                matches!(error(text), RequirementError::Contradiction(..)),
+                "{text}: {}",
+                error(text)
+            );
         }
         assert_eq!(error(""), RequirementError::Empty);
         assert_eq!(error(" , "), RequirementError::Empty);
@@ -743,7 +831,13 @@ mod tests {
 
     #[test]
     fn a_text_of_64_kib_is_a_version_and_no_more() {
-        for text in ["1.".repeat(32 * 1024), "9".repeat(65536), " ".repeat(65536), "é".repeat(32768), "<html>".repeat(11000)] {
+        for text in [
+            "1.".repeat(32 * 1024),
+            "9".repeat(65536),
+            " ".repeat(65536),
+            "é".repeat(32768),
+            "<html>".repeat(11000),
+        ] {
             let version = v(&text);
             assert_eq!(version, v(&text));
             assert!(!matches!(version.scheme(), Scheme::Dotted | Scheme::Number));
@@ -754,11 +848,16 @@ mod tests {
     fn version_text() -> impl Strategy<Value = String> {
         let small = 0_u32..4;
         prop_oneof![
-            prop::collection::vec(small.clone(), 1..5)
-                .prop_map(|parts| parts.iter().map(ToString::to_string).collect::<Vec<_>>().join(".")),
+            prop::collection::vec(small.clone(), 1..5).prop_map(|parts| parts
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(".")),
             (small.clone(), small.clone(), "[a-c]?").prop_map(|(a, b, letter)| format!("{a}.{b}{letter}")),
-            ("[AU]4[26]", small.clone(), small.clone(), 1_u32..3).prop_map(|(family, a, b, day)| format!("{family} v{a}.{b} (08/0{day}/2022)")),
-            (10_u32..13, "[A-C]", small.clone()).prop_map(|(build, letter, a)| format!("{build}{letter}-2.{a}")),
+            ("[AU]4[26]", small.clone(), small.clone(), 1_u32..3)
+                .prop_map(|(family, a, b, day)| format!("{family} v{a}.{b} (08/0{day}/2022)")),
+            (10_u32..13, "[A-C]", small.clone())
+                .prop_map(|(build, letter, a)| format!("{build}{letter}-2.{a}")),
             (1_u32..13).prop_map(|month| format!("2024{month:02}01")),
             (0_u32..20).prop_map(|value| format!("0x{value:x}")),
             (small.clone(), small).prop_map(|(a, b)| format!("{a}.{b} rc{a}")),

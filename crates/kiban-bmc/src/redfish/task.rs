@@ -326,10 +326,18 @@ impl Redfish {
                 Err(error) => return Err(error),
             }
         }
+        for item in &mut work {
+            // What became a job is as open as that job, for as long as the BMC remembers the task.
+            if let Some(job) = item.progress.moved_to.take() {
+                item.progress = self.read_task(&job).await?;
+                item.task = job;
+            }
+        }
         if self.vendor == Vendor::Hpe {
             work.extend(self.queue().await?);
         }
         work.sort_by(|a, b| (&a.started, &a.task.uri).cmp(&(&b.started, &b.task.uri)));
+        work.dedup_by(|a, b| a.task == b.task);
         Ok(work)
     }
 
