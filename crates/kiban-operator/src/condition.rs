@@ -111,13 +111,45 @@ pub fn stand(conditions: &mut Vec<Condition>, standing: &Standing<'_>, generatio
         }
         Standing::Reconciling { reason, message } => {
             remove(conditions, "Stalled");
-            set(conditions, "Reconciling", Truth::True, reason, message, generation, now);
-            set(conditions, "Ready", Truth::False, reason, message, generation, now);
+            set(
+                conditions,
+                "Reconciling",
+                Truth::True,
+                reason,
+                message,
+                generation,
+                now,
+            );
+            set(
+                conditions,
+                "Ready",
+                Truth::False,
+                reason,
+                message,
+                generation,
+                now,
+            );
         }
         Standing::Stalled { reason, message } => {
             remove(conditions, "Reconciling");
-            set(conditions, "Stalled", Truth::True, reason, message, generation, now);
-            set(conditions, "Ready", Truth::False, reason, message, generation, now);
+            set(
+                conditions,
+                "Stalled",
+                Truth::True,
+                reason,
+                message,
+                generation,
+                now,
+            );
+            set(
+                conditions,
+                "Ready",
+                Truth::False,
+                reason,
+                message,
+                generation,
+                now,
+            );
         }
     }
 }
@@ -142,10 +174,21 @@ mod tests {
     fn the_time_changes_only_with_the_truth() {
         let (first, later) = (Timestamp::UNIX_EPOCH, Timestamp::from_second(60).unwrap());
         let mut conditions = Vec::new();
-        set(&mut conditions, "Fetched", Truth::False, "Unreachable", "a", 1, first);
+        set(
+            &mut conditions,
+            "Fetched",
+            Truth::False,
+            "Unreachable",
+            "a",
+            1,
+            first,
+        );
         set(&mut conditions, "Fetched", Truth::False, "Timeout", "b", 2, later);
         assert_eq!(conditions[0].last_transition_time.0, first);
-        assert_eq!((conditions[0].reason.as_str(), conditions[0].observed_generation), ("Timeout", Some(2)));
+        assert_eq!(
+            (conditions[0].reason.as_str(), conditions[0].observed_generation),
+            ("Timeout", Some(2))
+        );
         set(&mut conditions, "Fetched", Truth::True, "Fetched", "", 2, later);
         assert_eq!(conditions[0].last_transition_time.0, later);
     }
@@ -155,14 +198,36 @@ mod tests {
         let mut conditions = Vec::new();
         let now = Timestamp::UNIX_EPOCH;
         let steps = [
-            (Standing::Reconciling { reason: "A", message: "" }, ["False", "True", ""]),
-            (Standing::Stalled { reason: "B", message: "" }, ["False", "", "True"]),
-            (Standing::Ready { reason: "C", message: "" }, ["True", "", ""]),
+            (
+                Standing::Reconciling {
+                    reason: "A",
+                    message: "",
+                },
+                ["False", "True", ""],
+            ),
+            (
+                Standing::Stalled {
+                    reason: "B",
+                    message: "",
+                },
+                ["False", "", "True"],
+            ),
+            (
+                Standing::Ready {
+                    reason: "C",
+                    message: "",
+                },
+                ["True", "", ""],
+            ),
         ];
         for (standing, wanted) in steps {
             stand(&mut conditions, &standing, 1, now);
             let status = |type_| find(&conditions, type_).map_or("", |c| c.status.as_str());
-            assert_eq!([status("Ready"), status("Reconciling"), status("Stalled")], wanted, "{standing:?}");
+            assert_eq!(
+                [status("Ready"), status("Reconciling"), status("Stalled")],
+                wanted,
+                "{standing:?}"
+            );
         }
     }
 }

@@ -158,7 +158,9 @@ pub enum LogFormat {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
     /// A Lease would lapse between two renewals.
-    #[error("use --lease-renew {renew:?} with --lease-duration {duration:?}: it must be at most a third of it")]
+    #[error(
+        "use --lease-renew {renew:?} with --lease-duration {duration:?}: it must be at most a third of it"
+    )]
     RenewTooSlow {
         /// As given.
         renew: Duration,
@@ -182,10 +184,16 @@ impl Config {
     /// Checks what the flags say together.
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.lease_renew * 3 > self.lease_duration {
-            return Err(ConfigError::RenewTooSlow { renew: self.lease_renew, duration: self.lease_duration });
+            return Err(ConfigError::RenewTooSlow {
+                renew: self.lease_renew,
+                duration: self.lease_duration,
+            });
         }
         if self.api_deadline >= self.lease_duration {
-            return Err(ConfigError::DeadlineTooLong { deadline: self.api_deadline, duration: self.lease_duration });
+            return Err(ConfigError::DeadlineTooLong {
+                deadline: self.api_deadline,
+                duration: self.lease_duration,
+            });
         }
         if self.shards == 0 {
             return Err(ConfigError::NoShards);
@@ -196,7 +204,10 @@ impl Config {
 
 /// Reads `100ms`, `5s`, `1h 30m`.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let parsed: jiff::SignedDuration = text.trim().parse().map_err(|e| format!("read {text:?} as a duration: {e}"))?;
+    let parsed: jiff::SignedDuration = text
+        .trim()
+        .parse()
+        .map_err(|e| format!("read {text:?} as a duration: {e}"))?;
     Duration::try_from(parsed).map_err(|_| format!("read {text:?} as a duration: it must not be negative"))
 }
 

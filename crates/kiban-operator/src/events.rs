@@ -30,9 +30,16 @@ impl Events {
     /// Events in the name of this replica.
     #[must_use]
     pub fn new(client: Client, identity: &str, metrics: Metrics) -> Self {
-        let reporter = Reporter { controller: "kiban-operator".into(), instance: Some(identity.into()) };
+        let reporter = Reporter {
+            controller: "kiban-operator".into(),
+            instance: Some(identity.into()),
+        };
         let in_flight = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
-        Self { recorder: Recorder::new(client, reporter), metrics, in_flight }
+        Self {
+            recorder: Recorder::new(client, reporter),
+            metrics,
+            in_flight,
+        }
     }
 
     /// Something went as wanted. `reason` in CamelCase, `note` a sentence.
@@ -45,17 +52,36 @@ impl Events {
         self.publish(object, EventType::Warning, reason, note.into());
     }
 
-    fn publish<K: Resource<DynamicType = ()>>(&self, object: &K, type_: EventType, reason: &str, mut note: String) {
+    fn publish<K: Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        type_: EventType,
+        reason: &str,
+        mut note: String,
+    ) {
         let Ok(permit) = self.in_flight.clone().try_acquire_owned() else {
             self.metrics.events_dropped.inc();
             return;
         };
         if note.len() > MAX_NOTE {
-            let cut = (0..=MAX_NOTE).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0);
+            let cut = (0..=MAX_NOTE)
+                .rev()
+                .find(|at| note.is_char_boundary(*at))
+                .unwrap_or(0);
             note.truncate(cut);
         }
-        let event = Event { type_, reason: reason.into(), note: Some(note), action: reason.into(), secondary: None };
-        let (recorder, metrics, regarding) = (self.recorder.clone(), self.metrics.clone(), object.object_ref(&()));
+        let event = Event {
+            type_,
+            reason: reason.into(),
+            note: Some(note),
+            action: reason.into(),
+            secondary: None,
+        };
+        let (recorder, metrics, regarding) = (
+            self.recorder.clone(),
+            self.metrics.clone(),
+            object.object_ref(&()),
+        );
         tokio::spawn(async move {
             let _permit = permit;
             metrics.api_write("Event", Verb::Create);

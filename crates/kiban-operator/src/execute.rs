@@ -36,12 +36,25 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Opens the image store, serves its images, and makes what observer and executor share.
 pub async fn prepare(context: &Context, tasks: &TaskTracker) -> Result<Machines, RunError> {
     let config = &context.config;
-    let listen = |source| RunError::Listen { address: config.image_listen, source };
+    let listen = |source| RunError::Listen {
+        address: config.image_listen,
+        source,
+    };
     let listener = TcpListener::bind(config.image_listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
-    let scheme = if config.image_certificate.is_some() { "https" } else { "http" };
-    let base = config.image_url.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
-    let cache = |error| RunError::Cache { dir: config.cache_dir.display().to_string(), source: io::Error::other(error) };
+    let scheme = if config.image_certificate.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let base = config
+        .image_url
+        .clone()
+        .unwrap_or_else(|| format!("{scheme}://{address}"));
+    let cache = |error| RunError::Cache {
+        dir: config.cache_dir.display().to_string(),
+        source: io::Error::other(error),
+    };
     let images = Arc::new(images::Store::open(context, &base).map_err(cache)?);
     let (serving, cancel) = (images.serve(context, listener), context.cancel.clone());
     tasks.spawn(async move {
@@ -57,7 +70,11 @@ pub async fn prepare(context: &Context, tasks: &TaskTracker) -> Result<Machines,
         off_time: config.settle.min(kiban_bmc::Limits::default().off_time),
         ..kiban_bmc::Limits::default()
     };
-    Ok(Machines::new(context, Arc::new(RedfishConnector::new(limits)), images))
+    Ok(Machines::new(
+        context,
+        Arc::new(RedfishConnector::new(limits)),
+        images,
+    ))
 }
 
 /// Runs until the context ends.
@@ -73,8 +90,17 @@ pub async fn run(context: Context, machines: Machines) {
 }
 
 async fn take_up(context: &Context, machines: &Machines) {
-    let (operations, devices) = (context.stores.operations.subscribe(), context.stores.devices.subscribe());
-    let mut waiting: BTreeSet<String> = context.stores.operations.all().iter().map(|op| op.name_any()).collect();
+    let (operations, devices) = (
+        context.stores.operations.subscribe(),
+        context.stores.devices.subscribe(),
+    );
+    let mut waiting: BTreeSet<String> = context
+        .stores
+        .operations
+        .all()
+        .iter()
+        .map(|op| op.name_any())
+        .collect();
     let mut ticks = tokio::time::interval(LOOK_AGAIN);
     loop {
         let mut epoch = None;
@@ -105,9 +131,15 @@ enum Considered {
 
 /// Takes an operation up if it may be.
 async fn consider(context: &Context, machines: &Machines, name: &str, epoch: &mut Option<i64>) -> Considered {
-    let Some(operation) = context.stores.operations.get(name) else { return Considered::Settled };
-    let Some(holding) = machines.shards.holding(name) else { return Considered::Settled };
-    let Some(device) = context.stores.devices.get(name) else { return Considered::Later };
+    let Some(operation) = context.stores.operations.get(name) else {
+        return Considered::Settled;
+    };
+    let Some(holding) = machines.shards.holding(name) else {
+        return Considered::Settled;
+    };
+    let Some(device) = context.stores.devices.get(name) else {
+        return Considered::Later;
+    };
     let started = has_begun(&operation);
     if is_final(&operation) {
         if is_told(&operation, &device) {
@@ -116,7 +148,9 @@ async fn consider(context: &Context, machines: &Machines, name: &str, epoch: &mu
     } else if !started && !may_start(context, &operation, &device, epoch).await {
         return Considered::Later;
     }
-    let Some(claim) = machines.claim(name) else { return Considered::Later };
+    let Some(claim) = machines.claim(name) else {
+        return Considered::Later;
+    };
     let machines = machines.clone();
     let context = context.clone();
     let name = name.to_owned();
@@ -129,28 +163,50 @@ async fn consider(context: &Context, machines: &Machines, name: &str, epoch: &mu
 
 /// Whether its outcome is written.
 pub(crate) fn is_final(operation: &Operation) -> bool {
-    operation.status.as_ref().is_some_and(|status| convert::outcome(&status.outcome).is_final())
+    operation
+        .status
+        .as_ref()
+        .is_some_and(|status| convert::outcome(&status.outcome).is_final())
 }
 
 /// Whether an executor has begun with it.
 pub(crate) fn has_begun(operation: &Operation) -> bool {
     operation.status.as_ref().is_some_and(|status| {
-        status.intent.is_some() || !status.results.is_empty() || !matches!(status.outcome.as_str(), "" | "Pending")
+        status.intent.is_some()
+            || !status.results.is_empty()
+            || !matches!(status.outcome.as_str(), "" | "Pending")
     })
 }
 
 /// Whether the device's status knows the operation's outcome.
 pub(crate) fn is_told(operation: &Operation, device: &Device) -> bool {
-    let last = device.status.as_ref().and_then(|status| status.last_operation.as_ref());
+    let last = device
+        .status
+        .as_ref()
+        .and_then(|status| status.last_operation.as_ref());
     last.is_some_and(|last| last.id == operation.spec.id)
 }
 
 /// Whether an operation that nobody has begun may be begun now. The epoch is read live once per round.
-async fn may_start(context: &Context, operation: &Operation, device: &Arc<Device>, epoch: &mut Option<i64>) -> bool {
-    let ledgered = operation.finalizers().iter().any(|finalizer| finalizer == labels::LEDGER_FINALIZER);
+async fn may_start(
+    context: &Context,
+    operation: &Operation,
+    device: &Arc<Device>,
+    epoch: &mut Option<i64>,
+) -> bool {
+    let ledgered = operation
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == labels::LEDGER_FINALIZER);
     let held = device.status.as_ref().is_some_and(|status| status.hold.is_some());
-    let paused = context.stores.policies.all().iter().any(|policy| policy.spec.paused);
-    let leaving = operation.metadata.deletion_timestamp.is_some() || device.metadata.deletion_timestamp.is_some();
+    let paused = context
+        .stores
+        .policies
+        .all()
+        .iter()
+        .any(|policy| policy.spec.paused);
+    let leaving =
+        operation.metadata.deletion_timestamp.is_some() || device.metadata.deletion_timestamp.is_some();
     if !ledgered || held || paused || leaving || is_told(operation, device) {
         return false;
     }

@@ -27,7 +27,9 @@ pub async fn serve(context: Context, listener: TcpListener) -> io::Result<()> {
         .route("/hooks/git", post(webhook::receive))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(context);
-    axum::serve(listener, app).with_graceful_shutdown(async move { cancel.cancelled().await }).await
+    axum::serve(listener, app)
+        .with_graceful_shutdown(async move { cancel.cancelled().await })
+        .await
 }
 
 /// Binds the address.
@@ -40,13 +42,21 @@ async fn readyz(State(context): State<Context>) -> impl IntoResponse {
     let mut text = String::new();
     let missing = context.stores.missing();
     if !missing.is_empty() {
-        let _ = writeln!(text, "not listed yet: {} (are the CRDs installed?)", missing.join(", "));
+        let _ = writeln!(
+            text,
+            "not listed yet: {} (are the CRDs installed?)",
+            missing.join(", ")
+        );
     }
     let failing = context.stores.failing_for(&context.clock);
     if failing >= context.config.watch_stale {
         let _ = writeln!(text, "a watch has been failing for {} s", failing.as_secs());
     }
-    if text.is_empty() { (StatusCode::OK, "ok\n".to_owned()) } else { (StatusCode::SERVICE_UNAVAILABLE, text) }
+    if text.is_empty() {
+        (StatusCode::OK, "ok\n".to_owned())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, text)
+    }
 }
 
 async fn metrics(State(context): State<Context>) -> impl IntoResponse {

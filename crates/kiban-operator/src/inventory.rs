@@ -22,13 +22,19 @@ impl Inventories {
     pub fn open(cache_dir: &Path) -> io::Result<Self> {
         let dir = cache_dir.join("inventory");
         std::fs::create_dir_all(&dir)?;
-        Ok(Self { dir: dir.into(), wanted: Arc::default() })
+        Ok(Self {
+            dir: dir.into(),
+            wanted: Arc::default(),
+        })
     }
 
     /// Observer: keeps the text of `device`'s inventory whose digest is in its status. YAML, without secrets.
     pub fn put(&self, device: &str, digest: &str, text: &str) -> io::Result<()> {
         let Some(path) = self.path(device, digest) else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a device's name or digest is no file name"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a device's name or digest is no file name",
+            ));
         };
         let part = path.with_extension("part");
         std::fs::write(&part, text)?;
@@ -70,7 +76,9 @@ impl Inventories {
             !text.is_empty()
                 && text.len() <= 253
                 && !text.starts_with('.')
-                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+                && text
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
         };
         // A digest may be written `sha256:…`; a colon is no part of a file's name everywhere.
         let digest = digest.rsplit(':').next().unwrap_or_default();
@@ -91,7 +99,11 @@ mod tests {
         inventories.put("a1", "sha256:ab", "x: 1\n").unwrap();
         assert!(!inventories.is_wanted("a1"));
         assert_eq!(inventories.get("a1", "sha256:ab").as_deref(), Some("x: 1\n"));
-        assert_eq!(inventories.get("a1", "sha256:cd"), None, "another digest is another inventory");
+        assert_eq!(
+            inventories.get("a1", "sha256:cd"),
+            None,
+            "another digest is another inventory"
+        );
         inventories.forget("a1", "sha256:ab");
         assert_eq!(inventories.get("a1", "sha256:ab"), None);
     }

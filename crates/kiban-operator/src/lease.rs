@@ -78,14 +78,28 @@ pub enum Decision {
 
 /// Decides about a Lease. `lease`: as seen, or none when there is none. `held`: our tenure, if we are in one.
 #[must_use]
-pub fn decide(lease: Option<&Seen>, me: &str, held: Option<Held>, duration: Duration, now: Duration) -> Decision {
+pub fn decide(
+    lease: Option<&Seen>,
+    me: &str,
+    held: Option<Held>,
+    duration: Duration,
+    now: Duration,
+) -> Decision {
     if let Some(held) = held {
         let lapsed = now.saturating_sub(held.renewed_at) >= duration;
         let ours = lease.is_some_and(|l| l.holder.as_deref() == Some(me) && l.transitions == held.epoch);
-        return if ours && !lapsed { Decision::Renew } else { Decision::Lost };
+        return if ours && !lapsed {
+            Decision::Renew
+        } else {
+            Decision::Lost
+        };
     }
-    let Some(lease) = lease else { return Decision::Acquire { epoch: 1 } };
-    let next = Decision::Acquire { epoch: lease.transitions.saturating_add(1) };
+    let Some(lease) = lease else {
+        return Decision::Acquire { epoch: 1 };
+    };
+    let next = Decision::Acquire {
+        epoch: lease.transitions.saturating_add(1),
+    };
     match lease.holder.as_deref() {
         None | Some("") => next,
         // Ours by name, but we are in no tenure: the answer to our own write was lost. A new epoch is on the safe side.
@@ -131,11 +145,17 @@ pub async fn read(context: &Context, name: &str) -> Result<Option<(Option<String
     let lease = timely(context, api.get_opt(name)).await?;
     Ok(lease.map(|lease| {
         let spec = lease.spec.unwrap_or_default();
-        (spec.holder_identity.filter(|holder| !holder.is_empty()), i64::from(spec.lease_transitions.unwrap_or(0)))
+        (
+            spec.holder_identity.filter(|holder| !holder.is_empty()),
+            i64::from(spec.lease_transitions.unwrap_or(0)),
+        )
     }))
 }
 
-async fn timely<T>(context: &Context, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+async fn timely<T>(
+    context: &Context,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, kube::Error> {
     match tokio::time::timeout(context.config.api_deadline, call).await {
         Ok(result) => result,
         Err(elapsed) => Err(kube::Error::Service(Box::new(elapsed))),
@@ -162,9 +182,17 @@ where
     W: FnMut(Tenure) -> F,
 {
     let api = Api::namespaced(context.client.clone(), &context.namespace);
-    let mut keeper = Keeper { context, api, name, seen: None, held: None };
+    let mut keeper = Keeper {
+        context,
+        api,
+        name,
+        seen: None,
+        held: None,
+    };
     while !context.cancel.is_cancelled() {
-        if wanted() && let Some(tenure) = keeper.seek().await {
+        if wanted()
+            && let Some(tenure) = keeper.seek().await
+        {
             tracing::info!(lease = name, epoch = tenure.epoch, "holding the lease");
             let running = tokio::spawn(work(tenure.clone()));
             let lost = keeper.hold(&tenure, &wanted, running).await;
@@ -192,12 +220,23 @@ impl Keeper<'_> {
         }
         let context = self.context;
         let now = context.clock.elapsed();
-        let decision = decide(self.seen.as_ref(), &context.identity, None, context.config.lease_duration, now);
-        let Decision::Acquire { epoch } = decision else { return None };
+        let decision = decide(
+            self.seen.as_ref(),
+            &context.identity,
+            None,
+            context.config.lease_duration,
+            now,
+        );
+        let Decision::Acquire { epoch } = decision else {
+            return None;
+        };
         let sent = context.clock.elapsed();
         match self.write(Some(epoch)).await {
             Ok(()) => {
-                self.held = Some(Held { epoch, renewed_at: sent });
+                self.held = Some(Held {
+                    epoch,
+                    renewed_at: sent,
+                });
                 Some(Tenure {
                     epoch,
                     ends: context.cancel.child_token(),
@@ -214,7 +253,12 @@ impl Keeper<'_> {
     }
 
     /// Renews until the tenure is lost (true), or `work` ended, or an end was asked for (false).
-    async fn hold(&mut self, tenure: &Tenure, wanted: &Appetite, mut running: tokio::task::JoinHandle<()>) -> bool {
+    async fn hold(
+        &mut self,
+        tenure: &Tenure,
+        wanted: &Appetite,
+        mut running: tokio::task::JoinHandle<()>,
+    ) -> bool {
         let mut ended = false;
         let lost = loop {
             // A failed renewal is tried again soon: there is time for several before the tenure lapses.
@@ -289,7 +333,13 @@ impl Keeper<'_> {
                     tracing::warn!(lease = self.name, %error, "could not read the lease after a conflict");
                     return Decision::Wait;
                 }
-                decide(self.seen.as_ref(), &context.identity, self.held, duration, context.clock.elapsed())
+                decide(
+                    self.seen.as_ref(),
+                    &context.identity,
+                    self.held,
+                    duration,
+                    context.clock.elapsed(),
+                )
             }
             Err(error) => {
                 tracing::warn!(lease = self.name, %error, "could not renew the lease");
@@ -297,7 +347,13 @@ impl Keeper<'_> {
                 if let Err(error) = self.look().await {
                     tracing::debug!(lease = self.name, %error, "could not read the lease either");
                 }
-                decide(self.seen.as_ref(), &context.identity, self.held, duration, context.clock.elapsed())
+                decide(
+                    self.seen.as_ref(),
+                    &context.identity,
+                    self.held,
+                    duration,
+                    context.clock.elapsed(),
+                )
             }
         }
     }
@@ -312,9 +368,16 @@ impl Keeper<'_> {
             ..LeaseSpec::default()
         };
         let lease = self.object(spec);
-        match timely(self.context, self.api.replace(self.name, &PostParams::default(), &lease)).await {
+        match timely(
+            self.context,
+            self.api.replace(self.name, &PostParams::default(), &lease),
+        )
+        .await
+        {
             Ok(_) => tracing::info!(lease = self.name, "gave the lease back"),
-            Err(error) => tracing::warn!(lease = self.name, %error, "could not give the lease back, it will lapse"),
+            Err(error) => {
+                tracing::warn!(lease = self.name, %error, "could not give the lease back, it will lapse")
+            }
         }
     }
 
@@ -372,14 +435,21 @@ impl Keeper<'_> {
     }
 
     fn object(&self, spec: LeaseSpec) -> Lease {
-        let label = (kiban_api::labels::MANAGED_BY_LABEL.to_owned(), kiban_api::labels::MANAGED_BY.to_owned());
+        let label = (
+            kiban_api::labels::MANAGED_BY_LABEL.to_owned(),
+            kiban_api::labels::MANAGED_BY.to_owned(),
+        );
         let metadata = ObjectMeta {
             name: Some(self.name.to_owned()),
             resource_version: self.seen.as_ref().map(|seen| seen.version.clone()),
             labels: Some(BTreeMap::from([label])),
             ..ObjectMeta::default()
         };
-        Lease { metadata, spec: Some(spec), ..Lease::default() }
+        Lease {
+            metadata,
+            spec: Some(spec),
+            ..Lease::default()
+        }
     }
 }
 
@@ -405,25 +475,40 @@ mod tests {
 
     #[test]
     fn a_lease_that_nobody_holds_is_taken_with_a_new_epoch() {
-        assert_eq!(decide(None, "me", None, LASTS, at(0)), Decision::Acquire { epoch: 1 });
-        assert_eq!(decide(Some(&seen("", 4, 0)), "me", None, LASTS, at(0)), Decision::Acquire { epoch: 5 });
+        assert_eq!(
+            decide(None, "me", None, LASTS, at(0)),
+            Decision::Acquire { epoch: 1 }
+        );
+        assert_eq!(
+            decide(Some(&seen("", 4, 0)), "me", None, LASTS, at(0)),
+            Decision::Acquire { epoch: 5 }
+        );
     }
 
     #[test]
     fn anothers_lease_lapses_by_when_we_saw_it_change() {
         let lease = seen("other", 4, 100);
         assert_eq!(decide(Some(&lease), "me", None, LASTS, at(114)), Decision::Wait);
-        assert_eq!(decide(Some(&lease), "me", None, LASTS, at(115)), Decision::Acquire { epoch: 5 });
+        assert_eq!(
+            decide(Some(&lease), "me", None, LASTS, at(115)),
+            Decision::Acquire { epoch: 5 }
+        );
     }
 
     #[test]
     fn our_name_without_a_tenure_is_a_new_epoch() {
-        assert_eq!(decide(Some(&seen("me", 4, 0)), "me", None, LASTS, at(1)), Decision::Acquire { epoch: 5 });
+        assert_eq!(
+            decide(Some(&seen("me", 4, 0)), "me", None, LASTS, at(1)),
+            Decision::Acquire { epoch: 5 }
+        );
     }
 
     #[test]
     fn a_tenure_is_lost_by_our_clock_whatever_the_lease_says() {
-        let held = Some(Held { epoch: 4, renewed_at: at(100) });
+        let held = Some(Held {
+            epoch: 4,
+            renewed_at: at(100),
+        });
         let lease = seen("me", 4, 100);
         assert_eq!(decide(Some(&lease), "me", held, LASTS, at(114)), Decision::Renew);
         assert_eq!(decide(Some(&lease), "me", held, LASTS, at(115)), Decision::Lost);
@@ -431,9 +516,21 @@ mod tests {
 
     #[test]
     fn a_tenure_is_lost_when_the_lease_is_anothers_gone_or_of_another_epoch() {
-        let held = Some(Held { epoch: 4, renewed_at: at(100) });
-        for lease in [Some(seen("other", 5, 101)), Some(seen("me", 5, 101)), Some(seen("", 4, 101)), None] {
-            assert_eq!(decide(lease.as_ref(), "me", held, LASTS, at(101)), Decision::Lost, "{lease:?}");
+        let held = Some(Held {
+            epoch: 4,
+            renewed_at: at(100),
+        });
+        for lease in [
+            Some(seen("other", 5, 101)),
+            Some(seen("me", 5, 101)),
+            Some(seen("", 4, 101)),
+            None,
+        ] {
+            assert_eq!(
+                decide(lease.as_ref(), "me", held, LASTS, at(101)),
+                Decision::Lost,
+                "{lease:?}"
+            );
         }
     }
 
@@ -443,12 +540,24 @@ mod tests {
     fn a_frozen_holder_has_stopped_before_another_may_start() {
         // The holder renewed at true time 100 (sent), and freezes. The other saw the change at 100 or later.
         for seen_after in 0..10 {
-            let held = Held { epoch: 1, renewed_at: at(100) };
+            let held = Held {
+                epoch: 1,
+                renewed_at: at(100),
+            };
             let other = seen("holder", 1, 100 + seen_after);
             for now in 100..200 {
-                let still = decide(Some(&seen("holder", 1, 100)), "holder", Some(held), LASTS, at(now));
+                let still = decide(
+                    Some(&seen("holder", 1, 100)),
+                    "holder",
+                    Some(held),
+                    LASTS,
+                    at(now),
+                );
                 let takes = decide(Some(&other), "other", None, LASTS, at(now));
-                assert!(!(still == Decision::Renew && takes != Decision::Wait), "both at {now}");
+                assert!(
+                    !(still == Decision::Renew && takes != Decision::Wait),
+                    "both at {now}"
+                );
             }
         }
     }

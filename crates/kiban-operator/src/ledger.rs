@@ -123,14 +123,20 @@ pub async fn run(context: Context, tenure: Tenure, notes: Notes) {
             }
         }
         set_lag(&context);
-        context.metrics.round(Activity::Ledger, context.clock.elapsed() - started, failure);
+        context
+            .metrics
+            .round(Activity::Ledger, context.clock.elapsed() - started, failure);
     }
 }
 
 fn retry_in(context: &Context, outs: &HashMap<String, Out>) -> Duration {
     let now = context.clock.elapsed();
     let failing = outs.values().filter(|out| out.failures > 0);
-    failing.map(|out| out.next_try.saturating_sub(now)).min().unwrap_or(MAX_BACKOFF).max(Duration::from_millis(50))
+    failing
+        .map(|out| out.next_try.saturating_sub(now))
+        .min()
+        .unwrap_or(MAX_BACKOFF)
+        .max(Duration::from_millis(50))
 }
 
 fn waiting(rounds: &HashMap<String, Round>) -> i64 {
@@ -140,9 +146,17 @@ fn waiting(rounds: &HashMap<String, Round>) -> i64 {
 /// One round per repository, and how many records have none to go to.
 fn gather_all(context: &Context, outs: &mut HashMap<String, Out>) -> (HashMap<String, Round>, i64) {
     let known = |repository: &str, rollout: &str| outs.get(repository)?.rollouts.get(rollout).copied();
-    let (rounds, homeless) = gather::gather(&context.stores, context.config.ledger_batch, &context.inventories, known);
+    let (rounds, homeless) = gather::gather(
+        &context.stores,
+        context.config.ledger_batch,
+        &context.inventories,
+        known,
+    );
     if homeless > 0 {
-        tracing::warn!(homeless, "outcomes wait: there is no FleetRepository whose ledger they could go to");
+        tracing::warn!(
+            homeless,
+            "outcomes wait: there is no FleetRepository whose ledger they could go to"
+        );
     }
     (rounds, i64::try_from(homeless).unwrap_or(i64::MAX))
 }
@@ -159,10 +173,23 @@ async fn push(
     match append(context, name, &round).await {
         Ok(appended) => {
             context.metrics.ledger_records.inc_by(records as u64);
-            tracing::info!(repository = name, records, written = appended.pushed, "the ledger is pushed");
+            tracing::info!(
+                repository = name,
+                records,
+                written = appended.pushed,
+                "the ledger is pushed"
+            );
             pushed(context, name, &appended).await;
-            *out = Out { rollouts: std::mem::take(&mut out.rollouts), ..Out::default() };
-            out.rollouts.extend(round.rollouts.iter().map(|(rollout, mark)| (rollout.clone(), *mark)));
+            *out = Out {
+                rollouts: std::mem::take(&mut out.rollouts),
+                ..Out::default()
+            };
+            out.rollouts.extend(
+                round
+                    .rollouts
+                    .iter()
+                    .map(|(rollout, mark)| (rollout.clone(), *mark)),
+            );
             // Each release is safe by itself; what the tenure's end leaves over is gathered and released again.
             tokio::select! {
                 () = tenure.ends.cancelled() => {}
@@ -178,7 +205,9 @@ async fn push(
         Err(error) => {
             out.failures += 1;
             let since = *out.failing_since.get_or_insert_with(|| context.clock.now());
-            let backoff = Duration::from_secs(1).saturating_mul(1 << out.failures.min(6)).min(MAX_BACKOFF);
+            let backoff = Duration::from_secs(1)
+                .saturating_mul(1 << out.failures.min(6))
+                .min(MAX_BACKOFF);
             out.next_try = context.clock.elapsed() + backoff.mul_f64(rand::random_range(0.5..1.0));
             tracing::warn!(repository = name, records, error = %chain(&error), "the ledger could not be pushed");
             let due = out.failures == 1 || context.clock.elapsed() >= out.condition_at + RENEW_CONDITION;
@@ -213,7 +242,12 @@ async fn append(context: &Context, name: &str, round: &Round) -> Result<Appended
     let config = config(context, &object).await?;
     let status = object.status.as_ref().and_then(|status| status.ledger.as_ref());
     let tip = match status {
-        Some(ledger) => Some(ledger.commit.parse::<CommitId>().map_err(|e| OutError::Status(e.to_string()))?),
+        Some(ledger) => Some(
+            ledger
+                .commit
+                .parse::<CommitId>()
+                .map_err(|e| OutError::Status(e.to_string()))?,
+        ),
         None => None,
     };
     let dir = cache_dir(context, name);
@@ -248,14 +282,27 @@ async fn config(context: &Context, object: &FleetRepository) -> Result<LedgerCon
     let remote = repository::remote(context, url, &spec.ledger.branch, credentials).await?;
     let signing_key = match &spec.ledger.signing_key {
         Some(reference) => {
-            let secret = context.secrets.get(&reference.name).await.map_err(RepositoryError::from)?;
-            let key = secret.required(&reference.name, "identity").map_err(RepositoryError::from)?;
+            let secret = context
+                .secrets
+                .get(&reference.name)
+                .await
+                .map_err(RepositoryError::from)?;
+            let key = secret
+                .required(&reference.name, "identity")
+                .map_err(RepositoryError::from)?;
             Some(format!("{key}\n").into())
         }
         None => None,
     };
-    let author = Identity { name: "Kiban".into(), email: format!("kiban@{}.invalid", context.namespace) };
-    Ok(LedgerConfig { remote, author, signing_key })
+    let author = Identity {
+        name: "Kiban".into(),
+        email: format!("kiban@{}.invalid", context.namespace),
+    };
+    Ok(LedgerConfig {
+        remote,
+        author,
+        signing_key,
+    })
 }
 
 async fn pushed(context: &Context, name: &str, appended: &Appended) {
@@ -263,12 +310,26 @@ async fn pushed(context: &Context, name: &str, appended: &Appended) {
     let written = repository::update_status(context, labels::LEDGER_MANAGER, name, |object, status| {
         if let Some(tip) = appended.tip {
             let commit = tip.to_string();
-            let known = status.ledger.as_ref().is_some_and(|ledger| ledger.commit == commit);
+            let known = status
+                .ledger
+                .as_ref()
+                .is_some_and(|ledger| ledger.commit == commit);
             if !known {
-                status.ledger = Some(LedgerStatus { commit, pushed_at: Time(now) });
+                status.ledger = Some(LedgerStatus {
+                    commit,
+                    pushed_at: Time(now),
+                });
             }
         }
-        repository::set(status, object, "LedgerPushed", Truth::True, "Pushed", "history is at the remote", now);
+        repository::set(
+            status,
+            object,
+            "LedgerPushed",
+            Truth::True,
+            "Pushed",
+            "history is at the remote",
+            now,
+        );
     });
     if let Err(error) = written.await {
         // The remote holds it. The status is brought up by the next push.
@@ -286,7 +347,15 @@ async fn failed(context: &Context, name: &str, error: &OutError, since: Timestam
     let mut first = false;
     let written = repository::update_status(context, labels::LEDGER_MANAGER, name, |object, status| {
         first = !condition::find(&status.conditions, "LedgerPushed").is_some_and(|c| c.status == "False");
-        repository::set(status, object, "LedgerPushed", Truth::False, error.category(), &message, now);
+        repository::set(
+            status,
+            object,
+            "LedgerPushed",
+            Truth::False,
+            error.category(),
+            &message,
+            now,
+        );
     });
     if let Err(error) = written.await {
         tracing::warn!(repository = name, %error, "could not write the ledger's status");
@@ -306,8 +375,16 @@ fn set_lag(context: &Context) {
             see(at.0);
         }
     }
-    for device in context.stores.devices.filter(|d| d.status.as_ref().is_some_and(|s| !s.unledgered.is_empty())) {
-        device.status.iter().flat_map(|s| &s.unledgered).for_each(|t| see(t.at.0));
+    for device in context
+        .stores
+        .devices
+        .filter(|d| d.status.as_ref().is_some_and(|s| !s.unledgered.is_empty()))
+    {
+        device
+            .status
+            .iter()
+            .flat_map(|s| &s.unledgered)
+            .for_each(|t| see(t.at.0));
     }
     let age = oldest.map_or(0.0, |at| now.duration_since(at).as_secs_f64().max(0.0));
     context.metrics.ledger_lag.set(age);

@@ -108,7 +108,9 @@ impl Default for Metrics {
 }
 
 /// From a millisecond to a quarter of an hour.
-const DURATION_BUCKETS: [f64; 12] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0];
+const DURATION_BUCKETS: [f64; 12] = [
+    0.001, 0.005, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0,
+];
 
 fn duration_histogram() -> Histogram {
     Histogram::new(DURATION_BUCKETS)
@@ -151,43 +153,93 @@ impl Metrics {
 
     fn register(&self, registry: &mut Registry) {
         let r = registry;
-        r.register("api_writes", "Writes sent to the API server, Leases aside", self.api_writes.clone());
-        r.register("api_write_failures", "Writes that failed", self.api_write_failures.clone());
+        r.register(
+            "api_writes",
+            "Writes sent to the API server, Leases aside",
+            self.api_writes.clone(),
+        );
+        r.register(
+            "api_write_failures",
+            "Writes that failed",
+            self.api_write_failures.clone(),
+        );
         r.register("reconciles", "Rounds of an activity", self.reconciles.clone());
-        r.register("reconcile_failures", "Rounds that failed, by reason", self.failures.clone());
+        r.register(
+            "reconcile_failures",
+            "Rounds that failed, by reason",
+            self.failures.clone(),
+        );
         let help = "Time that a round took";
         r.register_with_unit("reconcile_duration", help, Unit::Seconds, self.durations.clone());
         let help = "Time that a plan took, without its writing";
         r.register_with_unit("plan_duration", help, Unit::Seconds, self.plan_duration.clone());
-        r.register("plan_findings", "Findings of the checker against plans", self.plan_findings.clone());
+        r.register(
+            "plan_findings",
+            "Findings of the checker against plans",
+            self.plan_findings.clone(),
+        );
         r.register("operations", "Operations by outcome", self.operations.clone());
         r.register("devices", "Devices by compliance", self.devices.clone());
-        r.register("bmc_requests", "Requests to BMCs by outcome", self.bmc_requests.clone());
-        r.register("ledger_waiting", "Records that wait for the ledger", self.ledger_waiting.clone());
-        r.register("ledger_records", "Records that were pushed", self.ledger_records.clone());
+        r.register(
+            "bmc_requests",
+            "Requests to BMCs by outcome",
+            self.bmc_requests.clone(),
+        );
+        r.register(
+            "ledger_waiting",
+            "Records that wait for the ledger",
+            self.ledger_waiting.clone(),
+        );
+        r.register(
+            "ledger_records",
+            "Records that were pushed",
+            self.ledger_records.clone(),
+        );
         let help = "Age of the oldest record that waits for the ledger";
         r.register_with_unit("ledger_lag", help, Unit::Seconds, self.ledger_lag.clone());
         let help = "Time since Git was last looked at with success";
         r.register_with_unit("sync_age", help, Unit::Seconds, self.sync_age.clone());
         let help = "Since when a watch has been failing; 0: it is not";
         r.register_with_unit("watch_failing", help, Unit::Seconds, self.watch_failing.clone());
-        r.register("undecodable_objects", "Objects that cannot be read and are left out", self.undecodable.clone());
+        r.register(
+            "undecodable_objects",
+            "Objects that cannot be read and are left out",
+            self.undecodable.clone(),
+        );
         let help = "Changes that only a full list told, and the watch did not: must be 0";
         r.register("relist_found", help, self.relist_found.clone());
         r.register("leader", "1 where this replica plans", self.leader.clone());
-        r.register("shards_held", "Shards that this replica holds", self.shards_held.clone());
-        r.register("events_dropped", "Events that could not be written", self.events_dropped.clone());
+        r.register(
+            "shards_held",
+            "Shards that this replica holds",
+            self.shards_held.clone(),
+        );
+        r.register(
+            "events_dropped",
+            "Events that could not be written",
+            self.events_dropped.clone(),
+        );
         r.register("panics", "Panics that were caught", self.panics.clone());
     }
 
     /// Counts a write.
     pub fn api_write(&self, kind: &str, verb: Verb) {
-        self.api_writes.get_or_create(&Write { kind: kind.into(), verb }).inc();
+        self.api_writes
+            .get_or_create(&Write {
+                kind: kind.into(),
+                verb,
+            })
+            .inc();
     }
 
     /// Counts a write that failed. It was counted as a write as well: it cost the API server the same.
     pub fn api_write_failed(&self, kind: &str, verb: Verb) {
-        self.api_write_failures.get_or_create(&Write { kind: kind.into(), verb }).inc();
+        self.api_write_failures
+            .get_or_create(&Write {
+                kind: kind.into(),
+                verb,
+            })
+            .inc();
     }
 
     /// Writes of one kind so far, whatever the verb.
@@ -195,47 +247,75 @@ impl Metrics {
     pub fn api_writes_of(&self, kind: &str) -> u64 {
         [Verb::Create, Verb::Apply, Verb::Patch, Verb::Update, Verb::Delete]
             .into_iter()
-            .map(|verb| self.api_writes.get_or_create(&Write { kind: kind.into(), verb }).get())
+            .map(|verb| {
+                self.api_writes
+                    .get_or_create(&Write {
+                        kind: kind.into(),
+                        verb,
+                    })
+                    .get()
+            })
             .sum()
     }
 
     /// A round of an activity ended. `failure` is its category.
     pub fn round(&self, activity: Activity, took: Duration, failure: Option<&str>) {
         self.reconciles.get_or_create(&Activities { activity }).inc();
-        self.durations.get_or_create(&Activities { activity }).observe(took.as_secs_f64());
+        self.durations
+            .get_or_create(&Activities { activity })
+            .observe(took.as_secs_f64());
         if let Some(reason) = failure {
-            self.failures.get_or_create(&Failure { activity, reason: reason.into() }).inc();
+            self.failures
+                .get_or_create(&Failure {
+                    activity,
+                    reason: reason.into(),
+                })
+                .inc();
         }
     }
 
     /// How many devices there are of one compliance.
     pub fn devices(&self, state: &str, count: i64) {
-        self.devices.get_or_create(&State { state: state.into() }).set(count);
+        self.devices
+            .get_or_create(&State { state: state.into() })
+            .set(count);
     }
 
     /// How many operations there are of one outcome.
     pub fn operations(&self, state: &str, count: i64) {
-        self.operations.get_or_create(&State { state: state.into() }).set(count);
+        self.operations
+            .get_or_create(&State { state: state.into() })
+            .set(count);
     }
 
     /// A request to a BMC ended: `Ok` or the error's category.
     pub fn bmc_request(&self, outcome: &str) {
-        self.bmc_requests.get_or_create(&State { state: outcome.into() }).inc();
+        self.bmc_requests
+            .get_or_create(&State {
+                state: outcome.into(),
+            })
+            .inc();
     }
 
     /// Since when the watch of a kind has been failing.
     pub fn watch_failing(&self, kind: &str, for_: Duration) {
-        self.watch_failing.get_or_create(&Kind { kind: kind.into() }).set(for_.as_secs_f64());
+        self.watch_failing
+            .get_or_create(&Kind { kind: kind.into() })
+            .set(for_.as_secs_f64());
     }
 
     /// How many objects of a kind cannot be read.
     pub fn undecodable(&self, kind: &str, count: usize) {
-        self.undecodable.get_or_create(&Kind { kind: kind.into() }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.undecodable
+            .get_or_create(&Kind { kind: kind.into() })
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A full list told of changes that the watch had not.
     pub fn relist_found(&self, kind: &str, count: usize) {
-        self.relist_found.get_or_create(&Kind { kind: kind.into() }).inc_by(count as u64);
+        self.relist_found
+            .get_or_create(&Kind { kind: kind.into() })
+            .inc_by(count as u64);
     }
 
     /// All of it, as text.
@@ -260,7 +340,10 @@ mod tests {
         metrics.api_write("Device", Verb::Patch);
         assert_eq!(metrics.api_writes_of("Device"), 3);
         let text = metrics.text();
-        assert!(text.contains(r#"kiban_api_writes_total{kind="Device",verb="Apply"} 2"#), "{text}");
+        assert!(
+            text.contains(r#"kiban_api_writes_total{kind="Device",verb="Apply"} 2"#),
+            "{text}"
+        );
         assert!(text.ends_with("# EOF\n"));
     }
 }

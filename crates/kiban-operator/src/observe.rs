@@ -20,12 +20,13 @@ use crate::{
     execute::{has_begun, is_told, machines::Machines},
     metrics::Activity,
 };
+use futures::StreamExt as _;
 use kiban_api::{Device, convert, labels};
 use kube::ResourceExt;
 use read::Unread;
 use status::Change;
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 use tokio::{sync::mpsc, time::Instant};
@@ -36,6 +37,8 @@ const FAILURES_TO_TELL: u32 = 3;
 const FRESH_INTERVALS: u32 = 3;
 /// How many of those that are due are tried for a slot per round: a full site must not hide the others.
 const LOOK_AHEAD: usize = 512;
+/// Devices whose statuses are written at once when what they are measured by changed.
+const MEASURED_AT_ONCE: usize = 16;
 /// Readings whose results wait to be taken in; there are never more than slots.
 const RESULTS: usize = 1024;
 
@@ -43,8 +46,31 @@ const RESULTS: usize = 1024;
 pub async fn run(context: Context, machines: Machines) {
     let (results, mut taken) = mpsc::channel(RESULTS);
     let changes = context.stores.devices.subscribe();
-    let mut observer = Observer { context: context.clone(), machines, results, watched: HashMap::new(), due: BTreeSet::new() };
-    observer.look(context.stores.devices.all().iter().map(|device| device.name_any()).collect());
+    let stores = &context.stores;
+    let (baselines, pools, policies) = (
+        stores.baselines.subscribe(),
+        stores.pools.subscribe(),
+        stores.policies.subscribe(),
+    );
+    let mut observer = Observer {
+        context: context.clone(),
+        machines,
+        results,
+        watched: HashMap::new(),
+        due: BTreeSet::new(),
+        measures: BTreeMap::new(),
+        measuring: tokio::task::JoinSet::new(),
+    };
+    observer.measures = observer.generations();
+    observer.look(
+        context
+            .stores
+            .devices
+            .all()
+            .iter()
+            .map(|device| device.name_any())
+            .collect(),
+    );
     loop {
         let next = observer.start_due();
         tokio::select! {
@@ -53,6 +79,9 @@ pub async fn run(context: Context, machines: Machines) {
             () = observer.machines.changed() => {
                 observer.look(context.stores.devices.all().iter().map(|device| device.name_any()).collect());
             }
+            _ = baselines.changed() => observer.measure(),
+            _ = pools.changed() => observer.measure(),
+            _ = policies.changed() => observer.measure(),
             Some((name, ended)) = taken.recv() => observer.ended(&name, ended),
             () = observer.machines.slots.freed(), if next.blocked => {}
             () = tokio::time::sleep_until(next.at) => {}
@@ -83,7 +112,9 @@ struct Calls {
 /// How a reading ended.
 enum Ended {
     Read,
-    Unread { slow: bool },
+    Unread {
+        slow: bool,
+    },
     /// Another had the device.
     Elsewhere,
 }
@@ -99,14 +130,72 @@ struct Observer {
     results: mpsc::Sender<(String, Ended)>,
     watched: HashMap<String, Watched>,
     due: BTreeSet<(Instant, String)>,
+    /// What devices are measured by, as it was when they were last measured: kind, name and generation.
+    measures: BTreeMap<(&'static str, String), i64>,
+    measuring: tokio::task::JoinSet<()>,
 }
 
 impl Observer {
+    fn generations(&self) -> BTreeMap<(&'static str, String), i64> {
+        let stores = &self.context.stores;
+        let baselines = stores.baselines.all();
+        let baselines = baselines
+            .iter()
+            .map(|o| (("FirmwareBaseline", o.name_any()), o.metadata.generation));
+        let pools = stores.pools.all();
+        let pools = pools
+            .iter()
+            .map(|o| (("HardwarePool", o.name_any()), o.metadata.generation));
+        let policies = stores.policies.all();
+        let policies = policies
+            .iter()
+            .map(|o| (("FleetPolicy", o.name_any()), o.metadata.generation));
+        baselines
+            .chain(pools)
+            .chain(policies)
+            .map(|(key, generation)| (key, generation.unwrap_or(0)))
+            .collect()
+    }
+
+    /// Measures every device that was read by what is wanted now, without asking its BMC. Changes of the statuses of what is
+    /// wanted, which are many, change no generation.
+    fn measure(&mut self) {
+        let generations = self.generations();
+        if generations == self.measures {
+            return;
+        }
+        self.measures = generations;
+        // What an earlier change began is superseded.
+        self.measuring.abort_all();
+        self.measure_all(self.watched.keys().cloned().collect());
+    }
+
+    fn measure_all(&mut self, names: Vec<String>) {
+        if names.is_empty() {
+            return;
+        }
+        // Ended ones are let go of, so that the set does not grow.
+        while self.measuring.try_join_next().is_some() {}
+        let context = self.context.clone();
+        self.measuring.spawn(async move {
+            let context = &context;
+            futures::stream::iter(names)
+                .for_each_concurrent(MEASURED_AT_ONCE, |name| measure(context, name))
+                .await;
+        });
+    }
+
     /// Takes in what changed about some devices, or about which are ours.
     fn look(&mut self, names: BTreeSet<String>) {
         let now = Instant::now();
+        let mut taken_over = Vec::new();
         for name in names {
-            let device = self.context.stores.devices.get(&name).filter(|_| self.machines.shards.holding(&name).is_some());
+            let device = self
+                .context
+                .stores
+                .devices
+                .get(&name)
+                .filter(|_| self.machines.shards.holding(&name).is_some());
             let Some(device) = device else {
                 if let Some(watched) = self.watched.remove(&name) {
                     self.due.remove(&(watched.due, name));
@@ -117,23 +206,42 @@ impl Observer {
             match self.watched.get_mut(&name) {
                 Some(watched) if watched.calls == calls => {}
                 Some(watched) => {
-                    let over = watched.calls.begun && !calls.begun && watched.calls.generation == calls.generation;
+                    let over =
+                        watched.calls.begun && !calls.begun && watched.calls.generation == calls.generation;
                     watched.calls = calls;
                     if !over {
                         self.plan(&name, now);
                     }
                 }
                 None => {
-                    let read = device.status.as_ref().is_some_and(|status| status.observed_generation == calls.generation);
+                    let read = device
+                        .status
+                        .as_ref()
+                        .is_some_and(|status| status.observed_generation == calls.generation);
                     // What was read before the restart is read again in its time.
-                    let spread = if read { self.interval().mul_f64(rand::random_range(0.0..1.0)) } else { Duration::ZERO };
-                    let watched =
-                        Watched { due: now + spread, reading: false, failures: 0, slow: false, read_at: now, calls };
+                    let spread = if read {
+                        self.interval().mul_f64(rand::random_range(0.0..1.0))
+                    } else {
+                        Duration::ZERO
+                    };
+                    let watched = Watched {
+                        due: now + spread,
+                        reading: false,
+                        failures: 0,
+                        slow: false,
+                        read_at: now,
+                        calls,
+                    };
                     self.due.insert((watched.due, name.clone()));
+                    if read {
+                        taken_over.push(name.clone());
+                    }
                     self.watched.insert(name, watched);
                 }
             }
         }
+        // What is wanted may have changed while nobody watched.
+        self.measure_all(taken_over);
     }
 
     fn calls(&self, device: &Device) -> Calls {
@@ -152,11 +260,17 @@ impl Observer {
         let policy = self.context.stores.policies.all();
         let policy = policy.first().and_then(|policy| convert::traffic(policy).ok());
         let policy = policy.map_or(Duration::from_secs(600), |traffic| traffic.read_interval);
-        self.context.config.read_interval.unwrap_or(policy).max(Duration::from_millis(100))
+        self.context
+            .config
+            .read_interval
+            .unwrap_or(policy)
+            .max(Duration::from_millis(100))
     }
 
     fn plan(&mut self, name: &str, at: Instant) {
-        let Some(watched) = self.watched.get_mut(name) else { return };
+        let Some(watched) = self.watched.get_mut(name) else {
+            return;
+        };
         self.due.remove(&(watched.due, name.to_owned()));
         watched.due = at;
         if !watched.reading {
@@ -168,22 +282,43 @@ impl Observer {
     fn start_due(&mut self) -> Next {
         let now = Instant::now();
         let limits = Machines::limits(&self.context);
-        let due: Vec<String> = self.due.iter().take_while(|(at, _)| *at <= now).take(LOOK_AHEAD).map(|(_, name)| name.clone()).collect();
+        let due: Vec<String> = self
+            .due
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .take(LOOK_AHEAD)
+            .map(|(_, name)| name.clone())
+            .collect();
         let mut blocked = false;
         for name in due {
-            let Some(device) = self.context.stores.devices.get(&name) else { continue };
-            let Some(holding) = self.machines.shards.holding(&name) else { continue };
-            let Some(watched) = self.watched.get_mut(&name) else { continue };
+            let Some(device) = self.context.stores.devices.get(&name) else {
+                continue;
+            };
+            let Some(holding) = self.machines.shards.holding(&name) else {
+                continue;
+            };
+            let Some(watched) = self.watched.get_mut(&name) else {
+                continue;
+            };
             let operation = self.context.stores.operations.get(&name);
-            let executors = operation.is_some_and(|operation| has_begun(&operation) && !is_told(&operation, &device));
-            let claim = if executors { None } else { self.machines.claim(&name) };
+            let executors =
+                operation.is_some_and(|operation| has_begun(&operation) && !is_told(&operation, &device));
+            let claim = if executors {
+                None
+            } else {
+                self.machines.claim(&name)
+            };
             let Some(claim) = claim else {
                 // Its operation tells what it finds; this is only in case that it does not.
                 let later = self.interval().min(self.context.config.settle);
                 self.plan(&name, now + later);
                 continue;
             };
-            let Some(slot) = self.machines.slots.try_take(&device.spec.location.site, watched.slow, limits) else {
+            let Some(slot) = self
+                .machines
+                .slots
+                .try_take(&device.spec.location.site, watched.slow, limits)
+            else {
                 blocked = true;
                 continue;
             };
@@ -192,7 +327,8 @@ impl Observer {
             let failures = self.watched.get(&name).map_or(0, |watched| watched.failures);
             let key = self.watched.get(&name).map(|watched| (watched.due, name.clone()));
             key.map(|key| self.due.remove(&key));
-            let (context, machines, results) = (self.context.clone(), self.machines.clone(), self.results.clone());
+            let (context, machines, results) =
+                (self.context.clone(), self.machines.clone(), self.results.clone());
             holding.tasks.spawn(async move {
                 let reading = observe(&context, &machines, &device, failures, stale);
                 let reading = futures::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(reading));
@@ -210,14 +346,18 @@ impl Observer {
             });
         }
         let soonest = self.due.iter().map(|(at, _)| *at).find(|at| *at > now);
-        let at = soonest.unwrap_or(now + Duration::from_secs(3600)).min(now + Duration::from_secs(3600));
+        let at = soonest
+            .unwrap_or(now + Duration::from_secs(3600))
+            .min(now + Duration::from_secs(3600));
         Next { at, blocked }
     }
 
     fn ended(&mut self, name: &str, ended: Ended) {
         let (interval, retry) = (self.interval(), self.context.config.task_poll);
         let now = Instant::now();
-        let Some(watched) = self.watched.get_mut(name) else { return };
+        let Some(watched) = self.watched.get_mut(name) else {
+            return;
+        };
         watched.reading = false;
         // What called for a reading while this one ran is not forgotten.
         let called = watched.due > now;
@@ -242,8 +382,32 @@ impl Observer {
     }
 }
 
+/// Measures one device anew. One that was never read, or whose operation runs, is measured by whoever reads it next.
+async fn measure(context: &Context, name: String) {
+    let Some(device) = context.stores.devices.get(&name) else {
+        return;
+    };
+    let read = device
+        .status
+        .as_ref()
+        .is_some_and(|status| status.identity.is_some());
+    let operation = context.stores.operations.get(&name);
+    if !read || operation.is_some_and(|operation| has_begun(&operation) && !is_told(&operation, &device)) {
+        return;
+    }
+    if let Err(error) = status::write(context, &name, &Change::Measured).await {
+        tracing::warn!(device = %name, %error, "could not write how a device compares, its next reading tries again");
+    }
+}
+
 /// One reading and what it makes of the status.
-async fn observe(context: &Context, machines: &Machines, device: &Device, failures: u32, stale: bool) -> Ended {
+async fn observe(
+    context: &Context,
+    machines: &Machines,
+    device: &Device,
+    failures: u32,
+    stale: bool,
+) -> Ended {
     let begun = context.clock.elapsed();
     let name = device.name_any();
     let repin = wants_repin(device);
@@ -254,7 +418,10 @@ async fn observe(context: &Context, machines: &Machines, device: &Device, failur
         Err(why) => {
             let slow = matches!(why, Unread::Failed { slow: true, .. });
             let tell = failures + 1 >= FAILURES_TO_TELL || !matches!(why, Unread::Failed { .. });
-            (tell.then_some(Change::Unread { why, stale }), Ended::Unread { slow })
+            (
+                tell.then_some(Change::Unread { why, stale }),
+                Ended::Unread { slow },
+            )
         }
     };
     if let Some(change) = &change {
@@ -266,7 +433,11 @@ async fn observe(context: &Context, machines: &Machines, device: &Device, failur
             }
         }
     }
-    context.metrics.round(Activity::Observe, context.clock.elapsed().saturating_sub(begun), failed);
+    context.metrics.round(
+        Activity::Observe,
+        context.clock.elapsed().saturating_sub(begun),
+        failed,
+    );
     ended
 }
 
@@ -277,16 +448,28 @@ fn wants_repin(device: &Device) -> bool {
 }
 
 fn released_by(hold: &kiban_api::device::Hold) -> String {
-    if hold.operation.is_empty() { hold.reason.clone() } else { hold.operation.clone() }
+    if hold.operation.is_empty() {
+        hold.reason.clone()
+    } else {
+        hold.operation.clone()
+    }
 }
 
 /// Events for what a person would want to see: a device gone, back, or held.
 fn announce(context: &Context, before: &Device, after: &Device) {
-    let conditions = |device: &Device| device.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
+    let conditions = |device: &Device| {
+        device
+            .status
+            .as_ref()
+            .map(|status| status.conditions.clone())
+            .unwrap_or_default()
+    };
     let reach = |device: &Device| convert::condition(&conditions(device), "Reachable").map(str::to_owned);
     match (reach(before).as_deref(), reach(after).as_deref()) {
         (Some("True") | None, Some("False")) => {
-            let why = crate::condition::find(&conditions(after), "Reachable").map(|c| c.message.clone()).unwrap_or_default();
+            let why = crate::condition::find(&conditions(after), "Reachable")
+                .map(|c| c.message.clone())
+                .unwrap_or_default();
             context.events.warning(after, "Unreachable", why);
         }
         (Some("False"), Some("True")) => context.events.normal(after, "Reachable", "the BMC answers again"),
@@ -294,8 +477,16 @@ fn announce(context: &Context, before: &Device, after: &Device) {
     }
     let hold = |device: &Device| device.status.as_ref().and_then(|status| status.hold.clone());
     match (hold(before), hold(after)) {
-        (None, Some(hold)) => context.events.warning(after, "Held", format!("{}: {}", hold.reason, hold.message)),
-        (Some(hold), None) => context.events.normal(after, "Released", format!("the hold for {} is released", hold.reason)),
+        (None, Some(hold)) => {
+            context
+                .events
+                .warning(after, "Held", format!("{}: {}", hold.reason, hold.message))
+        }
+        (Some(hold), None) => context.events.normal(
+            after,
+            "Released",
+            format!("the hold for {} is released", hold.reason),
+        ),
         _ => {}
     }
 }

@@ -15,12 +15,7 @@ pub mod summary;
 pub mod world;
 pub mod write;
 
-use crate::{
-    context::Context,
-    lease::Tenure,
-    metrics::Activity,
-    writer::WriteError,
-};
+use crate::{context::Context, lease::Tenure, metrics::Activity, writer::WriteError};
 use kiban_api::Operation;
 use kiban_core::{Plan, compliance::Compliance, facts::Outcome};
 use kube::{ResourceExt, api::ListParams};
@@ -82,7 +77,9 @@ pub async fn run(context: Context, tenure: Tenure, notes: Notes) {
                 Some("Panicked")
             }
         };
-        context.metrics.round(Activity::Plan, context.clock.elapsed() - started, failure);
+        context
+            .metrics
+            .round(Activity::Plan, context.clock.elapsed() - started, failure);
     }
 }
 
@@ -125,7 +122,10 @@ impl Planner {
         let now = self.context.clock.now();
         let begun = Instant::now();
         let plan = self.keeper.plan(now);
-        self.context.metrics.plan_duration.observe(begun.elapsed().as_secs_f64());
+        self.context
+            .metrics
+            .plan_duration
+            .observe(begun.elapsed().as_secs_f64());
         let violations = kiban_core::check::check(&self.keeper.world, &plan);
         if !violations.is_empty() {
             return Err(self.refuse(&violations));
@@ -169,7 +169,12 @@ impl Planner {
     }
 
     fn figures(&self, plan: &Plan) {
-        let states = [Compliance::Compliant, Compliance::NonCompliant, Compliance::Unknown, Compliance::NoBaseline];
+        let states = [
+            Compliance::Compliant,
+            Compliance::NonCompliant,
+            Compliance::Unknown,
+            Compliance::NoBaseline,
+        ];
         let mut counts = [0_i64; 4];
         for (_, verdict) in plan.verdicts(&self.keeper.world) {
             if let Some(at) = states.iter().position(|state| *state == verdict.compliance) {
@@ -179,10 +184,23 @@ impl Planner {
         for (state, count) in states.iter().zip(counts) {
             self.context.metrics.devices(state.as_str(), count);
         }
-        let outcomes = [Outcome::Pending, Outcome::Running, Outcome::Succeeded, Outcome::Failed, Outcome::Held];
+        let outcomes = [
+            Outcome::Pending,
+            Outcome::Running,
+            Outcome::Succeeded,
+            Outcome::Failed,
+            Outcome::Held,
+        ];
         for outcome in outcomes {
-            let count = self.keeper.world.operations().filter(|o| o.outcome == outcome).count();
-            self.context.metrics.operations(outcome.as_str(), i64::try_from(count).unwrap_or(i64::MAX));
+            let count = self
+                .keeper
+                .world
+                .operations()
+                .filter(|o| o.outcome == outcome)
+                .count();
+            self.context
+                .metrics
+                .operations(outcome.as_str(), i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
@@ -202,14 +220,18 @@ impl Planner {
             if !fresh && known == Some(said) && !changed.contains(name) {
                 continue;
             }
-            let Some(object) = self.context.stores.devices.get(name) else { continue };
+            let Some(object) = self.context.stores.devices.get(name) else {
+                continue;
+            };
             // Before the first reading there is nothing to say that the reading's own write would not overtake.
             if !write::is_read(&object) {
                 continue;
             }
             let present = notes::Note::of(&object);
             let note = notes::Note {
-                binding: verdict.bound.then(|| kiban_api::device::Binding { pool: device.pool().to_owned() }),
+                binding: verdict.bound.then(|| kiban_api::device::Binding {
+                    pool: device.pool().to_owned(),
+                }),
                 waiting_on: verdict.waiting.map(|waiting| kiban_api::device::Waiting {
                     reason: waiting.reason().to_owned(),
                     message: waiting.sentence(&self.keeper.world).to_string(),
@@ -254,6 +276,9 @@ impl Planner {
 
 /// Whether an operation may still be started by nobody: it has not begun and is not on its way out.
 pub(crate) fn is_pending(operation: &Operation) -> bool {
-    let outcome = operation.status.as_ref().map_or("", |status| status.outcome.as_str());
+    let outcome = operation
+        .status
+        .as_ref()
+        .map_or("", |status| status.outcome.as_str());
     matches!(outcome, "" | "Pending") && !operation.name_any().is_empty()
 }

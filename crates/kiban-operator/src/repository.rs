@@ -51,7 +51,9 @@ pub async fn remote(
     credentials: Option<&SecretReference>,
 ) -> Result<Remote, RepositoryError> {
     let mut remote = Remote::new(url, branch, context.config.allow_file_repositories)?;
-    let Some(SecretReference { name }) = credentials else { return Ok(remote) };
+    let Some(SecretReference { name }) = credentials else {
+        return Ok(remote);
+    };
     let secret = context.secrets.get(name).await?;
     remote.known_hosts = secret.text(name, "known_hosts")?;
     remote.ca = secret.text(name, "ca.crt")?;
@@ -73,16 +75,28 @@ pub async fn remote(
 }
 
 /// Whose signature is wanted.
-pub async fn verification(context: &Context, verify: Option<&Verify>) -> Result<Verification, RepositoryError> {
-    let Some(Verify { keys: SecretReference { name } }) = verify else { return Ok(Verification::None) };
+pub async fn verification(
+    context: &Context,
+    verify: Option<&Verify>,
+) -> Result<Verification, RepositoryError> {
+    let Some(Verify {
+        keys: SecretReference { name },
+    }) = verify
+    else {
+        return Ok(Verification::None);
+    };
     let secret = context.secrets.get(name).await?;
     let text = |key: &str| secret.text(name, key).map(Option::unwrap_or_default);
     let mut openpgp = Vec::new();
     for key in secret.keys().filter(|key| key.ends_with(".asc")) {
         openpgp.push(text(key)?);
     }
-    Verification::required(&text("allowed_signers")?, &text("revoked_keys")?, &openpgp)
-        .map_err(|error| RepositoryError::Keys { secret: name.clone(), why: error.to_string() })
+    Verification::required(&text("allowed_signers")?, &text("revoked_keys")?, &openpgp).map_err(|error| {
+        RepositoryError::Keys {
+            secret: name.clone(),
+            why: error.to_string(),
+        }
+    })
 }
 
 /// Changes a repository's status. `change` is given the status as it is and makes it what it should be; where that is no
@@ -97,7 +111,11 @@ pub async fn update_status(
     const TRIES: usize = 5;
     for attempt in 1..=TRIES {
         let present = if attempt == 1 {
-            context.stores.repositories.get(name).map(|object| (*object).clone())
+            context
+                .stores
+                .repositories
+                .get(name)
+                .map(|object| (*object).clone())
         } else {
             // The store is behind: what is there now must be read.
             let repositories = context.api::<FleetRepository>();
@@ -114,7 +132,11 @@ pub async fn update_status(
             return Ok(());
         }
         let patch = merge_patch(&before, &after, present.resource_version());
-        match context.writer.merge_status::<FleetRepository>(manager, name, &patch).await {
+        match context
+            .writer
+            .merge_status::<FleetRepository>(manager, name, &patch)
+            .await
+        {
             Ok(_) => return Ok(()),
             Err(error) if error.is_not_found() => return Ok(()),
             Err(error) if error.is_conflict() && attempt < TRIES => {}
@@ -125,7 +147,11 @@ pub async fn update_status(
 }
 
 /// A merge patch that leaves nothing of the old status: fields that are no longer there are taken away.
-fn merge_patch(before: &FleetRepositoryStatus, after: &FleetRepositoryStatus, version: Option<String>) -> Value {
+fn merge_patch(
+    before: &FleetRepositoryStatus,
+    after: &FleetRepositoryStatus,
+    version: Option<String>,
+) -> Value {
     let (before, mut status) = (json!(before), json!(after));
     if let (Value::Object(before), Value::Object(status)) = (before, &mut status) {
         for key in before.into_iter().map(|(key, _)| key) {
@@ -158,18 +184,32 @@ fn settle(status: &mut FleetRepositoryStatus, object: &FleetRepository) {
     let generation = object.metadata.generation.unwrap_or_default();
     status.observed_generation = generation;
     let now = jiff::Timestamp::now();
-    let parts: Vec<Option<Condition>> = STEPS.iter().map(|s| condition::find(&status.conditions, s).cloned()).collect();
+    let parts: Vec<Option<Condition>> = STEPS
+        .iter()
+        .map(|s| condition::find(&status.conditions, s).cloned())
+        .collect();
     let failed = parts.iter().flatten().find(|c| c.status == "False");
     let standing = match (failed, &status.applied) {
-        _ if object.spec.suspend => Standing::Ready { reason: "Suspended", message: "no new commit is looked for" },
-        (Some(c), _) if PASSING.contains(&c.reason.as_str()) => {
-            Standing::Reconciling { reason: &c.reason, message: &c.message }
-        }
-        (Some(c), _) => Standing::Stalled { reason: &c.reason, message: &c.message },
-        (None, Some(_)) if parts.iter().all(Option::is_some) => {
-            Standing::Ready { reason: "Applied", message: "the newest commit is applied" }
-        }
-        (None, _) => Standing::Reconciling { reason: "Progressing", message: "the repository is being read" },
+        _ if object.spec.suspend => Standing::Ready {
+            reason: "Suspended",
+            message: "no new commit is looked for",
+        },
+        (Some(c), _) if PASSING.contains(&c.reason.as_str()) => Standing::Reconciling {
+            reason: &c.reason,
+            message: &c.message,
+        },
+        (Some(c), _) => Standing::Stalled {
+            reason: &c.reason,
+            message: &c.message,
+        },
+        (None, Some(_)) if parts.iter().all(Option::is_some) => Standing::Ready {
+            reason: "Applied",
+            message: "the newest commit is applied",
+        },
+        (None, _) => Standing::Reconciling {
+            reason: "Progressing",
+            message: "the repository is being read",
+        },
     };
     let mut conditions = std::mem::take(&mut status.conditions);
     condition::stand(&mut conditions, &standing, generation, now);
@@ -191,7 +231,15 @@ pub fn set(
     now: jiff::Timestamp,
 ) {
     let generation = object.metadata.generation.unwrap_or_default();
-    condition::set(&mut status.conditions, type_, truth, reason, message, generation, now);
+    condition::set(
+        &mut status.conditions,
+        type_,
+        truth,
+        reason,
+        message,
+        generation,
+        now,
+    );
 }
 
 /// An annotation of an object.
@@ -207,7 +255,8 @@ mod tests {
     use kiban_api::FleetRepositorySpec;
 
     fn repository() -> FleetRepository {
-        let spec: FleetRepositorySpec = serde_json::from_value(json!({"url": "https://git.example/f.git"})).unwrap();
+        let spec: FleetRepositorySpec =
+            serde_json::from_value(json!({"url": "https://git.example/f.git"})).unwrap();
         let mut object = FleetRepository::new("fleet", spec);
         object.metadata.generation = Some(3);
         object
@@ -233,7 +282,15 @@ mod tests {
         .unwrap();
         settle(&mut status, &object);
         assert_eq!(ready(&status), ("True".into(), "Applied".into()));
-        set(&mut status, &object, "Validated", Truth::False, "Invalid", "3 errors", now);
+        set(
+            &mut status,
+            &object,
+            "Validated",
+            Truth::False,
+            "Invalid",
+            "3 errors",
+            now,
+        );
         settle(&mut status, &object);
         assert_eq!(ready(&status), ("False".into(), "Invalid".into()));
         assert!(condition::is_true(&status.conditions, "Stalled"));
@@ -242,7 +299,10 @@ mod tests {
 
     #[test]
     fn a_patch_takes_away_what_is_gone() {
-        let before = FleetRepositoryStatus { refused_commit: Some("abc".into()), ..Default::default() };
+        let before = FleetRepositoryStatus {
+            refused_commit: Some("abc".into()),
+            ..Default::default()
+        };
         let patch = merge_patch(&before, &FleetRepositoryStatus::default(), Some("7".into()));
         assert_eq!(patch["status"]["refusedCommit"], Value::Null);
         assert!(patch["status"].as_object().unwrap().contains_key("refusedCommit"));

@@ -75,12 +75,22 @@ impl Running {
 }
 
 /// Starts the operator in this process, against the API server that `client` speaks to.
-pub async fn start(config: Config, client: kube::Client, cancel: CancellationToken) -> Result<Running, RunError> {
+pub async fn start(
+    config: Config,
+    client: kube::Client,
+    cancel: CancellationToken,
+) -> Result<Running, RunError> {
     config.check()?;
-    let cache = |source| RunError::Cache { dir: config.cache_dir.display().to_string(), source };
+    let cache = |source| RunError::Cache {
+        dir: config.cache_dir.display().to_string(),
+        source,
+    };
     std::fs::create_dir_all(&config.cache_dir).map_err(cache)?;
     let inventories = Inventories::open(&config.cache_dir).map_err(cache)?;
-    let listen = |source| RunError::Listen { address: config.listen, source };
+    let listen = |source| RunError::Listen {
+        address: config.listen,
+        source,
+    };
     let listener = health::bind(config.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
 
@@ -90,10 +100,22 @@ pub async fn start(config: Config, client: kube::Client, cancel: CancellationTok
     context.stores.start(&context, &tasks);
     tasks.spawn(serve(context.clone(), listener));
     tasks.spawn(lead(context.clone()));
-    tasks.spawn(after_ready(context.clone(), "observe", observe::run(context.clone(), machines.clone())));
-    tasks.spawn(after_ready(context.clone(), "execute", execute::run(context.clone(), machines)));
+    tasks.spawn(after_ready(
+        context.clone(),
+        "observe",
+        observe::run(context.clone(), machines.clone()),
+    ));
+    tasks.spawn(after_ready(
+        context.clone(),
+        "execute",
+        execute::run(context.clone(), machines),
+    ));
     tracing::info!(%address, namespace = %context.namespace, identity = %context.identity, "started");
-    Ok(Running { context, address, tasks })
+    Ok(Running {
+        context,
+        address,
+        tasks,
+    })
 }
 
 /// Runs the operator until `cancel`.
@@ -104,17 +126,35 @@ pub async fn run(config: Config, client: kube::Client, cancel: CancellationToken
     Ok(())
 }
 
-fn context(config: Config, client: kube::Client, cancel: CancellationToken, inventories: Inventories) -> Context {
-    let namespace: Arc<str> =
-        config.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned()).into();
-    let replica = config.replica.clone().or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_else(|| "kiban".into());
+fn context(
+    config: Config,
+    client: kube::Client,
+    cancel: CancellationToken,
+    inventories: Inventories,
+) -> Context {
+    let namespace: Arc<str> = config
+        .namespace
+        .clone()
+        .unwrap_or_else(|| client.default_namespace().to_owned())
+        .into();
+    let replica = config
+        .replica
+        .clone()
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .unwrap_or_else(|| "kiban".into());
     // A process that is started again is another one: it must not take itself for its predecessor.
     let identity: Arc<str> = format!("{replica}_{:08x}", rand::random::<u32>()).into();
     let (metrics, stores, clock) = (Metrics::new(), Stores::default(), Clock::default());
     let deadline = config.api_deadline;
     Context {
         events: Events::new(client.clone(), &identity, metrics.clone()),
-        writer: Writer::new(client.clone(), namespace.clone(), metrics.clone(), stores.clone(), deadline),
+        writer: Writer::new(
+            client.clone(),
+            namespace.clone(),
+            metrics.clone(),
+            stores.clone(),
+            deadline,
+        ),
         secrets: Secrets::new(client.clone(), &namespace, deadline, clock.clone()),
         client,
         namespace,
@@ -144,7 +184,10 @@ async fn after_ready(context: Context, activity: &str, work: impl Future<Output 
     }
     work.await;
     if !context.cancel.is_cancelled() {
-        tracing::error!(activity, "an activity ended by itself, the process stops and is started anew");
+        tracing::error!(
+            activity,
+            "an activity ended by itself, the process stops and is started anew"
+        );
         context.cancel.cancel();
     }
 }
@@ -159,7 +202,10 @@ async fn lead(context: Context) {
     // A replica whose watches fail gives the Lease to one whose do not.
     let wanted = Arc::new(move || stale.stores.failing_for(&stale.clock) < stale.config.watch_stale);
     let leader = context.clone();
-    lease::lead(&context, lease::PLANNER_LEASE, wanted, move |tenure| led(leader.clone(), tenure)).await;
+    lease::lead(&context, lease::PLANNER_LEASE, wanted, move |tenure| {
+        led(leader.clone(), tenure)
+    })
+    .await;
 }
 
 async fn led(context: Context, tenure: Tenure) {

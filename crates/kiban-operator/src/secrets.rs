@@ -95,7 +95,12 @@ impl Secrets {
     /// Reads Secrets of one namespace.
     #[must_use]
     pub fn new(client: Client, namespace: &str, deadline: Duration, clock: Clock) -> Self {
-        Self { api: Api::namespaced(client, namespace), deadline, clock, kept: Arc::default() }
+        Self {
+            api: Api::namespaced(client, namespace),
+            deadline,
+            clock,
+            kept: Arc::default(),
+        }
     }
 
     /// The Secret of a name, at most half a minute old.
@@ -114,15 +119,27 @@ impl Secrets {
         let read = tokio::time::timeout(self.deadline, self.api.get_opt(name)).await;
         let found = read
             .map_err(|_| SecretError::Timeout { name: name.into() })?
-            .map_err(|source| SecretError::Api { name: name.into(), source: Box::new(source) })?;
+            .map_err(|source| SecretError::Api {
+                name: name.into(),
+                source: Box::new(source),
+            })?;
         let Some(secret) = found else {
             self.lock().remove(name);
             return Err(SecretError::Missing { name: name.into() });
         };
         let version = secret.metadata.resource_version.unwrap_or_default().into();
-        let data = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
-        let data = SecretData { data: Arc::new(data), version };
-        self.lock().insert(name.to_owned(), (self.clock.elapsed(), data.clone()));
+        let data = secret
+            .data
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(key, value)| (key, value.0))
+            .collect();
+        let data = SecretData {
+            data: Arc::new(data),
+            version,
+        };
+        self.lock()
+            .insert(name.to_owned(), (self.clock.elapsed(), data.clone()));
         Ok(data)
     }
 
@@ -146,16 +163,24 @@ impl SecretData {
 
     /// A value as text, without the line end that editors leave.
     pub fn text(&self, secret: &str, key: &str) -> Result<Option<String>, SecretError> {
-        let Some(value) = self.data.get(key) else { return Ok(None) };
+        let Some(value) = self.data.get(key) else {
+            return Ok(None);
+        };
         match std::str::from_utf8(value) {
             Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
-            Err(_) => Err(SecretError::NotText { name: secret.into(), key: key.into() }),
+            Err(_) => Err(SecretError::NotText {
+                name: secret.into(),
+                key: key.into(),
+            }),
         }
     }
 
     /// A value as text that must be there.
     pub fn required(&self, secret: &str, key: &str) -> Result<String, SecretError> {
-        self.text(secret, key)?.ok_or_else(|| SecretError::KeyMissing { name: secret.into(), key: key.into() })
+        self.text(secret, key)?.ok_or_else(|| SecretError::KeyMissing {
+            name: secret.into(),
+            key: key.into(),
+        })
     }
 
     /// The keys.
@@ -171,10 +196,16 @@ mod tests {
     #[test]
     fn debug_shows_no_value() {
         let data = BTreeMap::from([("password".to_owned(), b"canary-81".to_vec())]);
-        let data = SecretData { data: Arc::new(data), version: "1".into() };
+        let data = SecretData {
+            data: Arc::new(data),
+            version: "1".into(),
+        };
         assert_eq!(format!("{data:?}"), r#"["password"]"#);
         assert_eq!(data.required("s", "password").unwrap(), "canary-81");
         let error = data.required("s", "username").unwrap_err();
-        assert_eq!((error.category(), error.to_string().contains("canary")), ("SecretKeyMissing", false));
+        assert_eq!(
+            (error.category(), error.to_string().contains("canary")),
+            ("SecretKeyMissing", false)
+        );
     }
 }

@@ -125,7 +125,9 @@ pub struct Store<K> {
 
 impl<K> Clone for Store<K> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone() }
+        Self {
+            inner: self.inner.clone(),
+        }
     }
 }
 
@@ -139,7 +141,9 @@ impl<K> Default for Store<K> {
             failing_since: Mutex::default(),
             ready,
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 }
 
@@ -159,7 +163,10 @@ struct Objects<K> {
 
 impl<K> Default for Objects<K> {
     fn default() -> Self {
-        Self { by_name: HashMap::new(), watched: 0 }
+        Self {
+            by_name: HashMap::new(),
+            watched: 0,
+        }
     }
 }
 
@@ -211,7 +218,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn version<K: Resource>(object: &K) -> u64 {
-    object.meta().resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX)
+    object
+        .meta()
+        .resource_version
+        .as_deref()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(u64::MAX)
 }
 
 impl<K> Store<K> {
@@ -249,7 +261,9 @@ impl<K> Store<K> {
 
     fn tell<'a>(&self, names: impl IntoIterator<Item = &'a str> + Clone) {
         lock(&self.inner.subscriptions).retain(|subscription| {
-            let Some(pending) = subscription.upgrade() else { return false };
+            let Some(pending) = subscription.upgrade() else {
+                return false;
+            };
             lock(&pending.names).extend(names.clone().into_iter().map(str::to_owned));
             pending.wake.notify_one();
             true
@@ -278,7 +292,14 @@ impl<K> Store<K> {
 
     /// The objects that a condition holds for.
     pub fn filter(&self, mut keep: impl FnMut(&K) -> bool) -> Vec<Arc<K>> {
-        self.read(|objects| objects.by_name.values().filter(|object| keep(object)).cloned().collect())
+        self.read(|objects| {
+            objects
+                .by_name
+                .values()
+                .filter(|object| keep(object))
+                .cloned()
+                .collect()
+        })
     }
 
     /// How many there are.
@@ -300,7 +321,10 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
         trim(&mut object);
         let name = object.name_any();
         let taken = self.write(|objects| {
-            let newest = objects.by_name.get(&name).map_or(0, |present| version(&**present));
+            let newest = objects
+                .by_name
+                .get(&name)
+                .map_or(0, |present| version(&**present));
             let fresh = version(&object) > objects.watched && version(&object) > newest;
             if fresh {
                 objects.by_name.insert(name.clone(), Arc::new(object));
@@ -316,7 +340,11 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
         let name = object.name_any();
         let changed = self.write(|objects| {
             let new = version(&object);
-            objects.watched = if new == u64::MAX { objects.watched } else { objects.watched.max(new) };
+            objects.watched = if new == u64::MAX {
+                objects.watched
+            } else {
+                objects.watched.max(new)
+            };
             match objects.by_name.get(&name) {
                 Some(present) if version(&**present) >= new && new != u64::MAX => false,
                 _ => {
@@ -332,8 +360,15 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
 
     fn delete(&self, name: &str, at: u64) {
         let changed = self.write(|objects| {
-            objects.watched = if at == u64::MAX { objects.watched } else { objects.watched.max(at) };
-            let older = objects.by_name.get(name).is_some_and(|present| version(&**present) <= at);
+            objects.watched = if at == u64::MAX {
+                objects.watched
+            } else {
+                objects.watched.max(at)
+            };
+            let older = objects
+                .by_name
+                .get(name)
+                .is_some_and(|present| version(&**present) <= at);
             older && objects.by_name.remove(name).is_some()
         });
         if changed {
@@ -348,7 +383,11 @@ impl<K: Resource<DynamicType = ()> + Clone> Store<K> {
             let mut fresh = HashMap::with_capacity(listed.len());
             for (name, object) in listed {
                 let new = version(&object);
-                objects.watched = if new == u64::MAX { objects.watched } else { objects.watched.max(new) };
+                objects.watched = if new == u64::MAX {
+                    objects.watched
+                } else {
+                    objects.watched.max(new)
+                };
                 match objects.by_name.remove(&name) {
                     Some(present) if version(&*present) >= new && present.uid() == object.uid() => {
                         fresh.insert(name, present);
@@ -411,7 +450,11 @@ impl<K: Watched> Round<K> {
                 }
             }
             watcher::Event::Delete(object) => {
-                let at = object.meta().resource_version.as_deref().and_then(|text| text.parse().ok());
+                let at = object
+                    .meta()
+                    .resource_version
+                    .as_deref()
+                    .and_then(|text| text.parse().ok());
                 let name = object.name_any();
                 if lock(&self.store.inner.undecodable).remove(&name).is_some() {
                     self.store.tell([name.as_str()]);
@@ -426,9 +469,12 @@ impl<K: Watched> Round<K> {
         let kind = K::kind(&());
         match object.0 {
             Ok(mut object) => {
-                let healed = lock(&self.store.inner.undecodable).remove(&object.name_any()).is_some();
+                let healed = lock(&self.store.inner.undecodable)
+                    .remove(&object.name_any())
+                    .is_some();
                 if healed {
-                    self.metrics.undecodable(&kind, lock(&self.store.inner.undecodable).len());
+                    self.metrics
+                        .undecodable(&kind, lock(&self.store.inner.undecodable).len());
                 }
                 trim(&mut object);
                 Some(object)
@@ -455,7 +501,12 @@ async fn keep<K: Watched>(context: Context, store: Store<K>) {
     loop {
         let checking = !std::mem::take(&mut first);
         let metrics = context.metrics.clone();
-        let mut round = Round { store: store.clone(), metrics, listed: HashMap::new(), checking };
+        let mut round = Round {
+            store: store.clone(),
+            metrics,
+            listed: HashMap::new(),
+            checking,
+        };
         // Spread, so that the kinds are not all listed at the same moment.
         let spread = rand::random_range(0.8..1.2);
         let until = tokio::time::sleep(context.config.relist_interval.mul_f64(spread));
@@ -470,7 +521,9 @@ async fn keep<K: Watched>(context: Context, store: Store<K>) {
 async fn follow<K: Watched>(context: &Context, api: &Api<DeserializeGuard<K>>, round: &mut Round<K>) {
     let kind = K::kind(&());
     // The API server takes no watch longer than this from a client that also detects dead ones.
-    let timeout = u32::try_from(context.config.watch_timeout.as_secs()).unwrap_or(280).clamp(1, 290);
+    let timeout = u32::try_from(context.config.watch_timeout.as_secs())
+        .unwrap_or(280)
+        .clamp(1, 290);
     let config = watcher::Config::default().page_size(PAGE_SIZE).timeout(timeout);
     let mut stream = watcher(api.clone(), config).default_backoff().boxed();
     let mut probe = tokio::time::interval(context.config.lease_renew);
@@ -503,7 +556,12 @@ async fn follow<K: Watched>(context: &Context, api: &Api<DeserializeGuard<K>>, r
 
 /// A watch that was resumed says nothing until something changes. So while one counts as failing, a list of one object
 /// asks whether the API server answers for this kind; the watch follows within its own backoff.
-async fn check_failing<K: Watched>(context: &Context, api: &Api<DeserializeGuard<K>>, store: &Store<K>, kind: &str) {
+async fn check_failing<K: Watched>(
+    context: &Context,
+    api: &Api<DeserializeGuard<K>>,
+    store: &Store<K>,
+    kind: &str,
+) {
     if lock(&store.inner.failing_since).is_some() && store.is_ready() {
         let one = kube::api::ListParams::default().limit(1);
         let asked = tokio::time::timeout(context.config.api_deadline, api.list_metadata(&one)).await;
@@ -511,7 +569,9 @@ async fn check_failing<K: Watched>(context: &Context, api: &Api<DeserializeGuard
             *lock(&store.inner.failing_since) = None;
         }
     }
-    context.metrics.watch_failing(kind, store.failing_for(&context.clock));
+    context
+        .metrics
+        .watch_failing(kind, store.failing_for(&context.clock));
 }
 
 /// A missing CRD is the one failure that a person must mend, so it is said in words.
@@ -549,10 +609,18 @@ mod tests {
         store.absorb(model("a", 7));
         assert_eq!(version_of(&store, "a"), Some(7));
         store.apply(model("a", 6));
-        assert_eq!(version_of(&store, "a"), Some(7), "an older event does not undo what was written");
+        assert_eq!(
+            version_of(&store, "a"),
+            Some(7),
+            "an older event does not undo what was written"
+        );
         store.delete("a", 9);
         store.absorb(model("a", 8));
-        assert_eq!(version_of(&store, "a"), None, "a late answer does not bring a deleted object back");
+        assert_eq!(
+            version_of(&store, "a"),
+            None,
+            "a late answer does not bring a deleted object back"
+        );
     }
 
     #[test]
@@ -563,9 +631,17 @@ mod tests {
         }
         let subscription = store.subscribe();
         let listed = [("same", 3), ("changed", 8), ("new", 7)];
-        let told = store.replace(listed.iter().map(|(name, v)| ((*name).to_owned(), model(name, *v))).collect());
+        let told = store.replace(
+            listed
+                .iter()
+                .map(|(name, v)| ((*name).to_owned(), model(name, *v)))
+                .collect(),
+        );
         assert_eq!(told, 3);
-        assert_eq!(subscription.take(), BTreeSet::from(["changed", "gone", "new"].map(str::to_owned)));
+        assert_eq!(
+            subscription.take(),
+            BTreeSet::from(["changed", "gone", "new"].map(str::to_owned))
+        );
         assert_eq!(store.len(), 3);
     }
 
@@ -576,7 +652,10 @@ mod tests {
         store.apply(model("a", 1));
         store.apply(model("a", 2));
         store.apply(model("b", 3));
-        assert_eq!(subscription.changed().await, BTreeSet::from(["a", "b"].map(str::to_owned)));
+        assert_eq!(
+            subscription.changed().await,
+            BTreeSet::from(["a", "b"].map(str::to_owned))
+        );
         assert!(subscription.take().is_empty());
         let waiting = tokio::spawn(async move { subscription.changed().await });
         tokio::task::yield_now().await;
@@ -588,8 +667,12 @@ mod tests {
     fn an_object_that_cannot_be_read_hurts_only_itself() {
         let store = Store::default();
         store.apply(model("a", 1));
-        let mut round =
-            Round { store: store.clone(), metrics: Metrics::new(), listed: HashMap::new(), checking: false };
+        let mut round = Round {
+            store: store.clone(),
+            metrics: Metrics::new(),
+            listed: HashMap::new(),
+            checking: false,
+        };
         let bad = serde_json::json!({"apiVersion": "kiban.dev/v1alpha1", "kind": "HardwareModel",
             "metadata": {"name": "b", "resourceVersion": "2"}, "spec": 7});
         round.take(watcher::Event::Apply(serde_json::from_value(bad).unwrap()));

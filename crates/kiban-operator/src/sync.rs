@@ -65,9 +65,17 @@ pub async fn run(context: Context, tenure: Tenure) {
     let mut followers: BTreeMap<String, Follower> = BTreeMap::new();
     let ages = Ages::default();
     loop {
-        let present: BTreeSet<String> = context.stores.repositories.all().iter().map(|r| r.name_any()).collect();
+        let present: BTreeSet<String> = context
+            .stores
+            .repositories
+            .all()
+            .iter()
+            .map(|r| r.name_any())
+            .collect();
         for name in &present {
-            followers.entry(name.clone()).or_insert_with(|| follow(&context, &tenure, name, &ages));
+            followers
+                .entry(name.clone())
+                .or_insert_with(|| follow(&context, &tenure, name, &ages));
         }
         for (name, gone) in followers.extract_if(.., |name, _| !present.contains(name)) {
             gone.ends.cancel();
@@ -90,8 +98,14 @@ pub async fn run(context: Context, tenure: Tenure) {
 
 fn show_age(context: &Context, ages: &Ages) {
     let ages = ages.lock().unwrap_or_else(PoisonError::into_inner);
-    let oldest = ages.values().min().map(|at| context.clock.elapsed().saturating_sub(*at));
-    context.metrics.sync_age.set(oldest.unwrap_or_default().as_secs_f64());
+    let oldest = ages
+        .values()
+        .min()
+        .map(|at| context.clock.elapsed().saturating_sub(*at));
+    context
+        .metrics
+        .sync_age
+        .set(oldest.unwrap_or_default().as_secs_f64());
 }
 
 fn follow(context: &Context, tenure: &Tenure, name: &str, ages: &Ages) -> Follower {
@@ -115,10 +129,17 @@ struct Asked {
 }
 
 fn asked(object: &FleetRepository) -> Asked {
-    let keys = [labels::RECONCILE_ANNOTATION, labels::CONFIRM_PRUNE_ANNOTATION, labels::ACCEPT_REWRITE_ANNOTATION];
+    let keys = [
+        labels::RECONCILE_ANNOTATION,
+        labels::CONFIRM_PRUNE_ANNOTATION,
+        labels::ACCEPT_REWRITE_ANNOTATION,
+    ];
     Asked {
         generation: object.metadata.generation.unwrap_or_default(),
-        annotations: keys.iter().map(|key| annotation(object, key).map(str::to_owned)).collect(),
+        annotations: keys
+            .iter()
+            .map(|key| annotation(object, key).map(str::to_owned))
+            .collect(),
     }
 }
 
@@ -138,7 +159,9 @@ async fn keep_looking(context: Context, name: String, wake: Wake, ages: Ages) {
         let failure = match result {
             Ok(Looked::Good) => {
                 (failures, panics) = (0, 0);
-                ages.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), context.clock.elapsed());
+                ages.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(name.clone(), context.clock.elapsed());
                 None
             }
             Ok(Looked::Failed(reason)) => {
@@ -153,9 +176,15 @@ async fn keep_looking(context: Context, name: String, wake: Wake, ages: Ages) {
                 Some("Panicked")
             }
         };
-        context.metrics.round(Activity::Sync, context.clock.elapsed() - started, failure);
+        context
+            .metrics
+            .round(Activity::Sync, context.clock.elapsed() - started, failure);
         let pause = pause(&context, &object, failures);
-        let until = tokio::time::sleep(if panics >= MAX_PANICS { Duration::MAX / 4 } else { pause });
+        let until = tokio::time::sleep(if panics >= MAX_PANICS {
+            Duration::MAX / 4
+        } else {
+            pause
+        });
         tokio::pin!(until);
         tokio::time::sleep(MIN_PAUSE).await;
         loop {
@@ -183,13 +212,18 @@ fn pause(context: &Context, object: &FleetRepository, failures: u32) -> Duration
     let interval = if spec.url.starts_with("file:") {
         context.config.file_poll
     } else {
-        let parsed = kiban_core::duration::parse(&spec.interval).ok().and_then(|d| Duration::try_from(d).ok());
+        let parsed = kiban_core::duration::parse(&spec.interval)
+            .ok()
+            .and_then(|d| Duration::try_from(d).ok());
         parsed.unwrap_or(Duration::from_secs(60))
     };
     if failures == 0 || spec.url.starts_with("file:") {
         return interval.mul_f64(rand::random_range(0.9..1.1));
     }
-    let backoff = Duration::from_secs(1).saturating_mul(1 << failures.min(6)).min(MAX_BACKOFF).min(interval);
+    let backoff = Duration::from_secs(1)
+        .saturating_mul(1 << failures.min(6))
+        .min(MAX_BACKOFF)
+        .min(interval);
     backoff.mul_f64(rand::random_range(0.5..1.0))
 }
 

@@ -92,15 +92,28 @@ impl WriteError {
     /// Whether the same write may succeed later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        self.status().is_none_or(|status| status.code == 409 || status.code == 429 || status.code >= 500)
+        self.status()
+            .is_none_or(|status| status.code == 409 || status.code == 429 || status.code >= 500)
     }
 }
 
 impl Writer {
     /// A writer for one namespace.
     #[must_use]
-    pub fn new(client: Client, namespace: Arc<str>, metrics: Metrics, stores: Stores, deadline: Duration) -> Self {
-        Self { client, namespace, metrics, stores, deadline }
+    pub fn new(
+        client: Client,
+        namespace: Arc<str>,
+        metrics: Metrics,
+        stores: Stores,
+        deadline: Duration,
+    ) -> Self {
+        Self {
+            client,
+            namespace,
+            metrics,
+            stores,
+            deadline,
+        }
     }
 
     /// How long one write may take.
@@ -125,7 +138,12 @@ impl Writer {
         let (kind, name) = (kind.to_owned(), name.to_owned());
         let result = match tokio::time::timeout(self.deadline, call).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(source)) => Err(WriteError::Api { verb, kind, name, source: Box::new(source) }),
+            Ok(Err(source)) => Err(WriteError::Api {
+                verb,
+                kind,
+                name,
+                source: Box::new(source),
+            }),
             Err(_) => Err(WriteError::Timeout { verb, kind, name }),
         };
         if let Err(WriteError::Api { verb, kind, .. } | WriteError::Timeout { verb, kind, .. }) = &result {
@@ -148,8 +166,12 @@ impl Writer {
     /// Creates an object.
     pub async fn create<K: Watched + Serialize>(&self, manager: &str, object: &K) -> Result<K, WriteError> {
         let (api, name) = (self.api::<K>(), object.name_any());
-        let params = PostParams { field_manager: Some(manager.into()), ..PostParams::default() };
-        self.run_kept(Verb::Create, &name, api.create(&params, object)).await
+        let params = PostParams {
+            field_manager: Some(manager.into()),
+            ..PostParams::default()
+        };
+        self.run_kept(Verb::Create, &name, api.create(&params, object))
+            .await
     }
 
     /// Merges a patch into an object. A `metadata.resourceVersion` in it is a precondition.
@@ -160,8 +182,12 @@ impl Writer {
         patch: &serde_json::Value,
     ) -> Result<K, WriteError> {
         let (api, params) = (self.api::<K>(), PatchParams::default());
-        let params = PatchParams { field_manager: Some(manager.into()), ..params };
-        self.run_kept(Verb::Patch, name, api.patch(name, &params, &Patch::Merge(patch))).await
+        let params = PatchParams {
+            field_manager: Some(manager.into()),
+            ..params
+        };
+        self.run_kept(Verb::Patch, name, api.patch(name, &params, &Patch::Merge(patch)))
+            .await
     }
 
     /// Merges `{"status": …}` into an object's status. Fields that the patch does not name stay as they are, so that
@@ -173,8 +199,16 @@ impl Writer {
         patch: &serde_json::Value,
     ) -> Result<K, WriteError> {
         let (api, params) = (self.api::<K>(), PatchParams::default());
-        let params = PatchParams { field_manager: Some(manager.into()), ..params };
-        self.run_kept(Verb::Patch, name, api.patch_status(name, &params, &Patch::Merge(patch))).await
+        let params = PatchParams {
+            field_manager: Some(manager.into()),
+            ..params
+        };
+        self.run_kept(
+            Verb::Patch,
+            name,
+            api.patch_status(name, &params, &Patch::Merge(patch)),
+        )
+        .await
     }
 
     /// Applies `{"apiVersion", "kind", "status": …}` to an object's status, as the owner of exactly these fields.
@@ -185,7 +219,12 @@ impl Writer {
         patch: &serde_json::Value,
     ) -> Result<K, WriteError> {
         let (api, params) = (self.api::<K>(), PatchParams::apply(manager).force());
-        self.run_kept(Verb::Apply, name, api.patch_status(name, &params, &Patch::Apply(patch))).await
+        self.run_kept(
+            Verb::Apply,
+            name,
+            api.patch_status(name, &params, &Patch::Apply(patch)),
+        )
+        .await
     }
 
     /// Deletes the very object that was seen (by its uid), and if a resource version is given, only while it is as seen.
@@ -193,9 +232,18 @@ impl Writer {
     pub async fn delete<K: Watched>(&self, object: &K, unchanged: bool) -> Result<(), WriteError> {
         let (api, name) = (self.api::<K>(), object.name_any());
         let resource_version = unchanged.then(|| object.resource_version()).flatten();
-        let preconditions = Some(Preconditions { uid: object.uid(), resource_version });
-        let params = DeleteParams { preconditions, ..DeleteParams::default() };
-        match self.run(Verb::Delete, &K::kind(&()), &name, api.delete(&name, &params)).await {
+        let preconditions = Some(Preconditions {
+            uid: object.uid(),
+            resource_version,
+        });
+        let params = DeleteParams {
+            preconditions,
+            ..DeleteParams::default()
+        };
+        match self
+            .run(Verb::Delete, &K::kind(&()), &name, api.delete(&name, &params))
+            .await
+        {
             Ok(either) => {
                 // Left: it is being deleted and waits for its finalizers.
                 if let Some(object) = either.left() {

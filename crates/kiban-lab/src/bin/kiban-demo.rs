@@ -5,7 +5,7 @@
 
 use anstream::{eprintln, println};
 use anstyle::{AnsiColor, Style};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kiban_devcluster::{Cluster, DevCluster, Namespace, Tool};
@@ -153,6 +153,13 @@ async fn chapters(story: &Story, lab: &Lab, operator: &mut Operator) -> Result<(
         !halted["status"]["halt"].is_null(),
         "the rollout should have halted at {sick}"
     );
+    let failed = &halted["status"]["halt"]["devices"];
+    if *failed != json!([sick]) {
+        for device in failed.as_array().into_iter().flatten().filter_map(Value::as_str) {
+            story.show_kiban(lab, &["history", &format!("device/{device}"), "-o", "yaml"]).await?;
+        }
+        bail!("{failed} failed, and only {sick} was broken");
+    }
     println!("\n{BAD}Halted.{BAD:#} Nothing new is started until a commit says so.");
     lab.wait_settled().await?;
     story.show_kiban(lab, &["status"]).await?;

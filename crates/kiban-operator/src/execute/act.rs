@@ -4,10 +4,12 @@ use super::machines::{Machines, Offer};
 use crate::context::Context;
 use kiban_api::{Device, Operation};
 use kiban_bmc::{
-    ApplyTime, Bmc, BmcError, ErrorKind, Health, HostReset, PowerState, TaskKind, TaskOutcome, TaskProgress, TaskRef, UpdateRequest,
+    ApplyTime, Bmc, BmcError, ErrorKind, Health, HostReset, PowerState, TaskKind, TaskOutcome, TaskProgress,
+    TaskRef, UpdateRequest,
 };
 use kiban_core::operation::{
-    Effect, EffectKind, Failure, FailureClass, HealthSeen, Observation, Reading, Reset, TaskSeen, TaskState, Work,
+    Effect, EffectKind, Failure, FailureClass, HealthSeen, Observation, Reading, Reset, TaskSeen, TaskState,
+    Work,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +32,16 @@ pub(super) struct Hand<'a> {
 
 impl<'a> Hand<'a> {
     pub(super) fn new(context: &'a Context, machines: &'a Machines, operation: &'a Operation) -> Self {
-        Self { context, machines, operation, bmc: None, image: None, offer: None, refused: false, slow: false }
+        Self {
+            context,
+            machines,
+            operation,
+            bmc: None,
+            image: None,
+            offer: None,
+            refused: false,
+            slow: false,
+        }
     }
 
     /// Performs an effect within `limit`. Never called for waits, writes and the end.
@@ -54,7 +65,11 @@ impl<'a> Hand<'a> {
             Err(_) => return self.no_answer(effect, limit, false).await,
         };
         if left(begun).is_zero() {
-            return failure(FailureClass::Local, false, format!("there was no time left for {}", effect.kind.as_str()));
+            return failure(
+                FailureClass::Local,
+                false,
+                format!("there was no time left for {}", effect.kind.as_str()),
+            );
         }
         match tokio::time::timeout(left(begun), self.call(&*bmc, effect, left(begun))).await {
             Ok(Ok(observation)) => {
@@ -106,7 +121,11 @@ impl<'a> Hand<'a> {
 
     async fn stage(&mut self, update: usize, limit: Duration) -> Observation {
         let Some(update) = self.operation.spec.updates.get(update) else {
-            return failure(FailureClass::Image, false, "the operation has no such update".into());
+            return failure(
+                FailureClass::Image,
+                false,
+                "the operation has no such update".into(),
+            );
         };
         match tokio::time::timeout(limit, self.machines.images.stage(&update.image, limit)).await {
             Ok(Ok(image)) => {
@@ -114,14 +133,27 @@ impl<'a> Hand<'a> {
                 Observation::Staged
             }
             Ok(Err(fault)) => {
-                let class = if fault.wrong { FailureClass::Image } else { FailureClass::Local };
+                let class = if fault.wrong {
+                    FailureClass::Image
+                } else {
+                    FailureClass::Local
+                };
                 failure(class, false, fault.message)
             }
-            Err(_) => failure(FailureClass::Local, false, format!("get {}: no end after {} s", update.image.url, limit.as_secs())),
+            Err(_) => failure(
+                FailureClass::Local,
+                false,
+                format!("get {}: no end after {} s", update.image.url, limit.as_secs()),
+            ),
         }
     }
 
-    async fn call(&mut self, bmc: &dyn Bmc, effect: &Effect, limit: Duration) -> Result<Observation, BmcError> {
+    async fn call(
+        &mut self,
+        bmc: &dyn Bmc,
+        effect: &Effect,
+        limit: Duration,
+    ) -> Result<Observation, BmcError> {
         match &effect.kind {
             EffectKind::CheckIdentity => {
                 let identity = bmc.identity().await?;
@@ -134,7 +166,10 @@ impl<'a> Hand<'a> {
                     PowerState::Off => Some(false),
                     _ => None,
                 };
-                Ok(Observation::Inventory(Reading { components: inventory.components, on }))
+                Ok(Observation::Inventory(Reading {
+                    components: inventory.components,
+                    on,
+                }))
             }
             EffectKind::FindWork => {
                 let list = bmc.pending_work().await?;
@@ -149,13 +184,20 @@ impl<'a> Hand<'a> {
             EffectKind::Send { update, .. } => self.send(bmc, *update, limit).await,
             EffectKind::FollowTask { task } => {
                 let Some(task) = read_task(task) else {
-                    return Ok(Observation::Task(seen(TaskState::Gone, "the recorded task cannot be read")));
+                    return Ok(Observation::Task(seen(
+                        TaskState::Gone,
+                        "the recorded task cannot be read",
+                    )));
                 };
                 let progress = bmc.follow(&task).await?;
                 Ok(Observation::Task(TaskSeen {
                     state: task_state(&progress),
                     percent: progress.percent,
-                    message: progress.messages.last().map(|message| message.text.clone()).unwrap_or_default(),
+                    message: progress
+                        .messages
+                        .last()
+                        .map(|message| message.text.clone())
+                        .unwrap_or_default(),
                     moved_to: progress.moved_to.as_ref().map(write_task),
                 }))
             }
@@ -199,7 +241,12 @@ impl<'a> Hand<'a> {
         let image = match self.image.take() {
             Some(image) if image.sha256.eq_ignore_ascii_case(&update.image.sha256) => image,
             // A second try, or another process's staging: it is in the store.
-            _ => self.machines.images.stage(&update.image, limit).await.map_err(|fault| nothing(&fault.message))?,
+            _ => self
+                .machines
+                .images
+                .stage(&update.image, limit)
+                .await
+                .map_err(|fault| nothing(&fault.message))?,
         };
         self.offer = self.machines.images.offer(&image);
         let request = UpdateRequest {
@@ -215,14 +262,18 @@ impl<'a> Hand<'a> {
         };
         self.image = Some(image);
         let started = bmc.start_update(&request).await?;
-        Ok(Observation::Sent { task: started.task.as_ref().map(write_task) })
+        Ok(Observation::Sent {
+            task: started.task.as_ref().map(write_task),
+        })
     }
 }
 
 /// What is said when another machine answers than the one that is meant; None when it is the right one.
 pub(crate) fn wrong_machine(device: &Device, identity: &kiban_bmc::Identity) -> Option<String> {
-    let expected =
-        kiban_bmc::ExpectedIdentity { serial: Some(device.spec.serial.clone()), uuid: device.spec.uuid.clone() };
+    let expected = kiban_bmc::ExpectedIdentity {
+        serial: Some(device.spec.serial.clone()),
+        uuid: device.spec.uuid.clone(),
+    };
     if identity.matches(&expected) {
         return None;
     }
@@ -234,7 +285,12 @@ pub(crate) fn wrong_machine(device: &Device, identity: &kiban_bmc::Identity) -> 
         or(&identity.serial),
         or(&identity.uuid),
         device.spec.serial,
-        device.spec.uuid.as_ref().map(|uuid| format!(" and UUID {uuid}")).unwrap_or_default(),
+        device
+            .spec
+            .uuid
+            .as_ref()
+            .map(|uuid| format!(" and UUID {uuid}"))
+            .unwrap_or_default(),
     ))
 }
 
@@ -262,8 +318,16 @@ async fn reset(bmc: &dyn Bmc, kind: Reset, limit: Duration) -> Result<(), BmcErr
 /// What a failed call means to the step machine.
 pub(super) fn observe_error(error: &BmcError) -> Observation {
     let class = match error.kind() {
-        ErrorKind::WrongMachine => return Observation::WrongMachine { message: error.to_string() },
-        ErrorKind::CertificateChanged => return Observation::CertificateChanged { message: error.to_string() },
+        ErrorKind::WrongMachine => {
+            return Observation::WrongMachine {
+                message: error.to_string(),
+            };
+        }
+        ErrorKind::CertificateChanged => {
+            return Observation::CertificateChanged {
+                message: error.to_string(),
+            };
+        }
         ErrorKind::Unreachable
         | ErrorKind::Timeout
         | ErrorKind::ConnectionLost
@@ -287,11 +351,21 @@ pub(super) fn observe_error(error: &BmcError) -> Observation {
 }
 
 pub(super) fn failure(class: FailureClass, unknown: bool, message: String) -> Observation {
-    Observation::Failure(Failure { class, unknown, message, retry_after: None })
+    Observation::Failure(Failure {
+        class,
+        unknown,
+        message,
+        retry_after: None,
+    })
 }
 
 fn seen(state: TaskState, message: &str) -> TaskSeen {
-    TaskSeen { state, percent: None, message: message.into(), moved_to: None }
+    TaskSeen {
+        state,
+        percent: None,
+        message: message.into(),
+        moved_to: None,
+    }
 }
 
 fn task_state(progress: &TaskProgress) -> TaskState {
@@ -323,7 +397,10 @@ fn read_task(text: &str) -> Option<TaskRef> {
         "UpdateService" => TaskKind::UpdateService,
         _ => return None,
     };
-    Some(TaskRef { uri: uri.into(), kind })
+    Some(TaskRef {
+        uri: uri.into(),
+        kind,
+    })
 }
 
 #[cfg(test)]
@@ -333,7 +410,10 @@ mod tests {
     #[test]
     fn a_task_survives_its_text() {
         for kind in [TaskKind::Task, TaskKind::Job, TaskKind::UpdateService] {
-            let task = TaskRef { uri: "/redfish/v1/TaskService/Tasks/JID 1".into(), kind };
+            let task = TaskRef {
+                uri: "/redfish/v1/TaskService/Tasks/JID 1".into(),
+                kind,
+            };
             assert_eq!(read_task(&write_task(&task)), Some(task));
         }
         assert_eq!(read_task("nonsense"), None);
@@ -342,7 +422,10 @@ mod tests {
     #[test]
     fn a_broken_connection_keeps_its_doubt() {
         let error = BmcError::new(ErrorKind::ConnectionLost, "send", "reset").with_outcome_unknown(true);
-        assert!(matches!(observe_error(&error), Observation::Failure(Failure { unknown: true, .. })));
+        assert!(matches!(
+            observe_error(&error),
+            Observation::Failure(Failure { unknown: true, .. })
+        ));
         let error = BmcError::new(ErrorKind::WrongMachine, "send", "another");
         assert!(matches!(observe_error(&error), Observation::WrongMachine { .. }));
     }

@@ -18,7 +18,9 @@ use kiban_api::{
     device::{Hold, LastOperation},
     labels::EXECUTOR_MANAGER,
 };
-use kiban_core::operation::{Effect, EffectKind, FailureClass, Observation, OperationPlan, Outcome, Reason, State, advance};
+use kiban_core::operation::{
+    Effect, EffectKind, FailureClass, Observation, OperationPlan, Outcome, Reason, State, advance,
+};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use std::{panic::AssertUnwindSafe, time::Duration};
@@ -26,21 +28,33 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 /// Runs one operation until it is over and told, or the tenure is. A panic costs this operation only.
 pub(super) async fn drive(context: &Context, machines: &Machines, tenure: &Tenure, name: &str) {
     let begun = context.clock.elapsed();
-    let run = AssertUnwindSafe(run(context, machines, tenure, name)).catch_unwind().await;
+    let run = AssertUnwindSafe(run(context, machines, tenure, name))
+        .catch_unwind()
+        .await;
     let failed = match run {
         Ok(result) => result.err(),
         Err(_) => {
             context.metrics.panics.inc();
-            tracing::error!(device = name, "an operation made the operator panic, its device is held");
-            let quarantined = AssertUnwindSafe(quarantine(context, machines, tenure, name)).catch_unwind().await;
-            quarantined.unwrap_or(Err(Stop::Lost("it panicked again".into()))).err().or(Some(Stop::Panicked))
+            tracing::error!(
+                device = name,
+                "an operation made the operator panic, its device is held"
+            );
+            let quarantined = AssertUnwindSafe(quarantine(context, machines, tenure, name))
+                .catch_unwind()
+                .await;
+            quarantined
+                .unwrap_or(Err(Stop::Lost("it panicked again".into())))
+                .err()
+                .or(Some(Stop::Panicked))
         }
     };
     if let Some(stop) = &failed {
         tracing::warn!(device = name, %stop, "an operation was put down");
     }
     let took = context.clock.elapsed().saturating_sub(begun);
-    context.metrics.round(Activity::Execute, took, failed.as_ref().map(Stop::category));
+    context
+        .metrics
+        .round(Activity::Execute, took, failed.as_ref().map(Stop::category));
 }
 
 /// Why an operation was put down before its end.
@@ -77,7 +91,12 @@ async fn run(context: &Context, machines: &Machines, tenure: &Tenure, name: &str
 }
 
 /// The loop: what the machine says, done; what was seen of it, given back.
-async fn steps(context: &Context, machines: &Machines, tenure: &Tenure, desk: &mut Desk<'_>) -> Result<(), Stop> {
+async fn steps(
+    context: &Context,
+    machines: &Machines,
+    tenure: &Tenure,
+    desk: &mut Desk<'_>,
+) -> Result<(), Stop> {
     let operation = desk.operation.clone();
     let plan = record::plan(&operation.spec, &context.config);
     let status = operation.status.clone().unwrap_or_default();
@@ -126,7 +145,11 @@ async fn one(
         EffectKind::WriteIntent | EffectKind::WriteProgress => desk.write(state).await,
         kind if matches!(kind, EffectKind::Send { .. } | EffectKind::Reset { .. }) => {
             if left.is_zero() {
-                return Ok(failure(FailureClass::Local, false, "the deadline had passed before the call".into()));
+                return Ok(failure(
+                    FailureClass::Local,
+                    false,
+                    "the deadline had passed before the call".into(),
+                ));
             }
             // Once begun, a change is seen to its end, for as long as the shutdown allows: cutting it makes a doubt.
             let grace = async {
@@ -156,12 +179,20 @@ struct Desk<'a> {
 
 impl<'a> Desk<'a> {
     fn new(context: &'a Context, tenure: &'a Tenure, operation: Operation) -> Self {
-        Self { context, tenure, operation, start: (context.clock.now(), context.clock.elapsed()) }
+        Self {
+            context,
+            tenure,
+            operation,
+            start: (context.clock.now(), context.clock.elapsed()),
+        }
     }
 
     fn now(&self) -> Timestamp {
         let passed = self.context.clock.elapsed().saturating_sub(self.start.1);
-        SignedDuration::try_from(passed).ok().and_then(|passed| self.start.0.checked_add(passed).ok()).unwrap_or(self.start.0)
+        SignedDuration::try_from(passed)
+            .ok()
+            .and_then(|passed| self.start.0.checked_add(passed).ok())
+            .unwrap_or(self.start.0)
     }
 
     fn until(&self, deadline: Timestamp) -> Duration {
@@ -171,7 +202,13 @@ impl<'a> Desk<'a> {
     fn status_of(&self, state: &State) -> OperationStatus {
         let before = self.operation.status.clone().unwrap_or_default();
         let generation = self.operation.metadata.generation.unwrap_or(0);
-        record::status(&before, state, &self.operation.spec, generation, &self.context.identity)
+        record::status(
+            &before,
+            state,
+            &self.operation.spec,
+            generation,
+            &self.context.identity,
+        )
     }
 
     /// Makes the state's record durable.
@@ -197,7 +234,9 @@ impl<'a> Desk<'a> {
     /// Writes a status over the one that was read last, and over no other. Some: it is not written, and may be tried again.
     async fn put(&mut self, wanted: &OperationStatus) -> Result<Option<String>, Stop> {
         let mut new = to_value(wanted)?;
-        if let Some(schema) = kiban_api::generate::schema("Operation").and_then(|schema| schema.pointer("/properties/status")) {
+        if let Some(schema) =
+            kiban_api::generate::schema("Operation").and_then(|schema| schema.pointer("/properties/status"))
+        {
             kiban_api::bounds::fit(&mut new, schema);
         }
         for _ in 0..3 {
@@ -206,13 +245,19 @@ impl<'a> Desk<'a> {
             }
             let old = to_value(&self.operation.status)?;
             let old = if old.is_null() { json!({}) } else { old };
-            let Some(change) = record::difference(&old, &new) else { return Ok(None) };
+            let Some(change) = record::difference(&old, &new) else {
+                return Ok(None);
+            };
             let name = self.operation.name_any();
             let metadata = json!({
                 "uid": self.operation.uid(), "resourceVersion": self.operation.resource_version(),
             });
             let patch = json!({"metadata": metadata, "status": change});
-            let written = self.context.writer.merge_status::<Operation>(EXECUTOR_MANAGER, &name, &patch).await;
+            let written = self
+                .context
+                .writer
+                .merge_status::<Operation>(EXECUTOR_MANAGER, &name, &patch)
+                .await;
             let error = match written {
                 Ok(operation) => {
                     self.operation = operation;
@@ -239,7 +284,10 @@ impl<'a> Desk<'a> {
                 }
                 return Ok(Some(error.to_string()));
             }
-            return Err(Stop::Lost(format!("its status was written by {:?}", there.status.map(|s| s.executor))));
+            return Err(Stop::Lost(format!(
+                "its status was written by {:?}",
+                there.status.map(|s| s.executor)
+            )));
         }
         Ok(Some("it changed again and again while it was written".into()))
     }
@@ -263,13 +311,21 @@ async fn live(context: &Context, name: &str) -> Result<Operation, Stop> {
 }
 
 fn to_value<T: serde::Serialize>(value: &T) -> Result<Value, Stop> {
-    serde_json::to_value(value).map_err(|error| Stop::Lost(format!("its status cannot be written down: {error}")))
+    serde_json::to_value(value)
+        .map_err(|error| Stop::Lost(format!("its status cannot be written down: {error}")))
 }
 
 /// Writes a finished operation's outcome into its device's status. Safe to repeat: a crash between the two writes is mended by
 /// whoever takes the operation up next.
-async fn tell(context: &Context, machines: &Machines, tenure: &Tenure, operation: &Operation) -> Result<(), Stop> {
-    let Some(status) = operation.status.as_ref() else { return Ok(()) };
+async fn tell(
+    context: &Context,
+    machines: &Machines,
+    tenure: &Tenure,
+    operation: &Operation,
+) -> Result<(), Stop> {
+    let Some(status) = operation.status.as_ref() else {
+        return Ok(());
+    };
     let name = operation.spec.device.as_str();
     let seen = look_after(context, machines, name, status).await;
     let last = LastOperation {
@@ -278,14 +334,27 @@ async fn tell(context: &Context, machines: &Machines, tenure: &Tenure, operation
         revision: operation.spec.revision.clone(),
         outcome: status.outcome.clone(),
         message: status.message.clone(),
-        finished_at: status.finished_at.clone().unwrap_or_else(|| record::seconds(context.clock.now())),
+        finished_at: status
+            .finished_at
+            .clone()
+            .unwrap_or_else(|| record::seconds(context.clock.now())),
     };
     let hold = (status.outcome == "Held").then(|| Hold {
         reason: status.reason.clone(),
         message: status.message.clone(),
         operation: operation.spec.id.clone(),
     });
-    let change = Change::Finished { last, hold, seen };
+    let classes = match status.outcome.as_str() {
+        "Succeeded" => operation.spec.updates.iter().map(|update| update.class).collect(),
+        // What a failed update left behind is news.
+        _ => Vec::new(),
+    };
+    let change = Change::Finished {
+        last,
+        hold,
+        seen,
+        classes,
+    };
     loop {
         match device_status::write(context, name, &change).await {
             Ok(None) => break,
@@ -308,7 +377,10 @@ fn report(device: &str, error: &WriteError) {
 }
 
 fn announce(context: &Context, device: &Device, operation: &Operation, status: &OperationStatus) {
-    let why = format!("{} of {}: {}", status.reason, operation.spec.campaign, status.message);
+    let why = format!(
+        "{} of {}: {}",
+        status.reason, operation.spec.campaign, status.message
+    );
     match status.outcome.as_str() {
         "Failed" => context.events.warning(device, "UpdateFailed", why),
         "Held" => context.events.warning(device, "Held", why),
@@ -318,7 +390,12 @@ fn announce(context: &Context, device: &Device, operation: &Operation, status: &
 }
 
 /// What the device is after the operation, unless the operation ended because it cannot be asked.
-async fn look_after(context: &Context, machines: &Machines, name: &str, status: &OperationStatus) -> Option<Box<Seen>> {
+async fn look_after(
+    context: &Context,
+    machines: &Machines,
+    name: &str,
+    status: &OperationStatus,
+) -> Option<Box<Seen>> {
     let silent = [
         Reason::WrongMachine,
         Reason::CertificateChanged,
@@ -347,7 +424,9 @@ async fn quarantine(context: &Context, machines: &Machines, tenure: &Tenure, nam
     if is_final(&operation) {
         let device = context.stores.devices.get(name);
         return match device {
-            Some(device) if !is_told(&operation, &device) => tell(context, machines, tenure, &operation).await,
+            Some(device) if !is_told(&operation, &device) => {
+                tell(context, machines, tenure, &operation).await
+            }
             _ => Ok(()),
         };
     }
@@ -356,6 +435,7 @@ async fn quarantine(context: &Context, machines: &Machines, tenure: &Tenure, nam
     let state = State::recover(record::recall(&status), desk.now());
     let message = "the operator failed over this operation, a defect of its own: report it with the operator's log, look \
                    at the device, then release the hold";
-    desk.finish(&state, &Outcome::Held(Reason::Panicked, message.into())).await?;
+    desk.finish(&state, &Outcome::Held(Reason::Panicked, message.into()))
+        .await?;
     tell(context, machines, tenure, &desk.operation).await
 }

@@ -26,17 +26,26 @@ impl Store {
             timeout: config.upload_deadline,
             ..ImageRules::default()
         };
-        Ok(Self { store: ImageStore::open(config.cache_dir.join("images"), rules)?, endpoint: ImageEndpoint::new(base_url) })
+        Ok(Self {
+            store: ImageStore::open(config.cache_dir.join("images"), rules)?,
+            endpoint: ImageEndpoint::new(base_url),
+        })
     }
 
     /// Serves what is on offer until the context ends: by https where a certificate is given.
-    pub fn serve(&self, context: &Context, listener: TcpListener) -> impl Future<Output = io::Result<()>> + use<> {
+    pub fn serve(
+        &self,
+        context: &Context,
+        listener: TcpListener,
+    ) -> impl Future<Output = io::Result<()>> + use<> {
         let (app, cancel) = (self.endpoint.router(), context.cancel.clone());
         let config = context.config.clone();
         async move {
             let secure = config.image_certificate.as_ref().zip(config.image_key.as_ref());
             let Some((certificate, key)) = secure else {
-                return axum::serve(listener, app).with_graceful_shutdown(async move { cancel.cancelled().await }).await;
+                return axum::serve(listener, app)
+                    .with_graceful_shutdown(async move { cancel.cancelled().await })
+                    .await;
             };
             let tls = axum_server::tls_rustls::RustlsConfig::from_pem_file(certificate, key).await?;
             let server = axum_server::from_tcp_rustls(listener.into_std()?, tls)?;
@@ -55,12 +64,21 @@ impl Images for Store {
         deadline: Duration,
     ) -> BoxFuture<'a, Result<kiban_bmc::Image, ImageFault>> {
         Box::pin(async move {
-            let source = ImageSource { url: image.url.clone(), sha256: image.sha256.clone(), file_name: None };
+            let source = ImageSource {
+                url: image.url.clone(),
+                sha256: image.sha256.clone(),
+                file_name: None,
+            };
             let staged = match tokio::time::timeout(deadline, self.store.get(&source)).await {
-                Ok(staged) => staged
-                    .map_err(|error| ImageFault { wrong: !error.transient(), message: error.to_string() })?,
+                Ok(staged) => staged.map_err(|error| ImageFault {
+                    wrong: !error.transient(),
+                    message: error.to_string(),
+                })?,
                 Err(_) => {
-                    return Err(ImageFault { wrong: false, message: format!("the image did not arrive within {deadline:?}") });
+                    return Err(ImageFault {
+                        wrong: false,
+                        message: format!("the image did not arrive within {deadline:?}"),
+                    });
                 }
             };
             match image.size {
@@ -75,6 +93,9 @@ impl Images for Store {
 
     fn offer(&self, image: &kiban_bmc::Image) -> Option<Offer> {
         let offer = self.endpoint.offer(image, OFFER_TIME);
-        Some(Offer { url: offer.url().to_owned(), guard: Box::new(offer) })
+        Some(Offer {
+            url: offer.url().to_owned(),
+            guard: Box::new(offer),
+        })
     }
 }

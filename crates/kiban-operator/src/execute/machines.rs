@@ -7,7 +7,9 @@ use super::{
 use crate::{context::Context, secrets::SecretError};
 use futures::future::BoxFuture;
 use kiban_api::{Device, convert, device::BmcTls};
-use kiban_bmc::{BmcError, BmcResult, Connector, Credentials, Endpoint, ErrorKind, ExpectedIdentity, Fingerprint, Trust};
+use kiban_bmc::{
+    BmcError, BmcResult, Connector, Credentials, Endpoint, ErrorKind, ExpectedIdentity, Fingerprint, Trust,
+};
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
@@ -16,8 +18,11 @@ use std::{
 use tokio::sync::Notify;
 
 /// Where the system's certificate authorities are, on the usual distributions.
-const SYSTEM_AUTHORITIES: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+const SYSTEM_AUTHORITIES: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+];
 
 /// Gets images: downloaded once, verified, kept by digest.
 pub trait Images: Send + Sync {
@@ -74,7 +79,10 @@ pub struct Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.claims.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.device);
+        self.claims
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.device);
         self.changed.notify_waiters();
     }
 }
@@ -97,8 +105,16 @@ impl Machines {
     /// Takes a device for oneself, unless another has it.
     #[must_use]
     pub fn claim(&self, device: &str) -> Option<Claim> {
-        let fresh = self.claims.lock().unwrap_or_else(PoisonError::into_inner).insert(device.to_owned());
-        fresh.then(|| Claim { claims: self.claims.clone(), changed: self.changed.clone(), device: device.to_owned() })
+        let fresh = self
+            .claims
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(device.to_owned());
+        fresh.then(|| Claim {
+            claims: self.claims.clone(),
+            changed: self.changed.clone(),
+            device: device.to_owned(),
+        })
     }
 
     /// Returns when a shard was won or lost, or a device given back.
@@ -116,13 +132,21 @@ impl Machines {
         let or = |limit: Option<usize>, default: u32| limit.unwrap_or(default as usize).clamp(1, most);
         Limits {
             total: or(traffic.map(|t| t.max_concurrent), defaults.max_concurrent),
-            per_site: or(traffic.map(|t| t.max_concurrent_per_site), defaults.max_concurrent_per_site),
+            per_site: or(
+                traffic.map(|t| t.max_concurrent_per_site),
+                defaults.max_concurrent_per_site,
+            ),
         }
     }
 
     /// How a device's BMC is reached. `live`: the account was refused, so the Secret is read anew. `repin`: a person
     /// released the hold on a changed certificate, so the recorded one does not count.
-    pub async fn endpoint(context: &Context, device: &Device, live: bool, repin: bool) -> BmcResult<Endpoint> {
+    pub async fn endpoint(
+        context: &Context,
+        device: &Device,
+        live: bool,
+        repin: bool,
+    ) -> BmcResult<Endpoint> {
         let bmc = &device.spec.bmc;
         let doing = "read the BMC's account";
         let invalid = |error: SecretError| BmcError::new(ErrorKind::Invalid, doing, error.to_string());
@@ -134,27 +158,43 @@ impl Machines {
         let secret = secret.map_err(invalid)?;
         let username = secret.required(&bmc.credentials, "username").map_err(invalid)?;
         let password = secret.required(&bmc.credentials, "password").map_err(invalid)?;
-        let recorded = device.status.as_ref().and_then(|status| status.pinned_sha256.as_deref()).filter(|_| !repin);
+        let recorded = device
+            .status
+            .as_ref()
+            .and_then(|status| status.pinned_sha256.as_deref())
+            .filter(|_| !repin);
         Ok(Endpoint {
             url: bmc.url.clone(),
             credentials: Credentials::new(username, password),
             trust: trust(context, &bmc.tls, recorded).await?,
-            expect: Some(ExpectedIdentity { serial: Some(device.spec.serial.clone()), uuid: device.spec.uuid.clone() }),
+            expect: Some(ExpectedIdentity {
+                serial: Some(device.spec.serial.clone()),
+                uuid: device.spec.uuid.clone(),
+            }),
         })
     }
 }
 
 async fn trust(context: &Context, tls: &BmcTls, recorded: Option<&str>) -> BmcResult<Trust> {
-    let invalid = |detail: String| BmcError::new(ErrorKind::Invalid, "decide which certificate to trust", detail);
+    let invalid =
+        |detail: String| BmcError::new(ErrorKind::Invalid, "decide which certificate to trust", detail);
     let pinned = |text: &str| {
-        Fingerprint::parse(text).map(Trust::Pinned).ok_or_else(|| invalid(format!("{text:?} is no SHA-256 fingerprint")))
+        Fingerprint::parse(text)
+            .map(Trust::Pinned)
+            .ok_or_else(|| invalid(format!("{text:?} is no SHA-256 fingerprint")))
     };
     if let Some(text) = &tls.sha256 {
         return pinned(text);
     }
     if let Some(name) = &tls.ca {
-        let secret = context.secrets.get(name).await.map_err(|error| invalid(error.to_string()))?;
-        let pem = secret.required(name, "ca.crt").map_err(|error| invalid(error.to_string()))?;
+        let secret = context
+            .secrets
+            .get(name)
+            .await
+            .map_err(|error| invalid(error.to_string()))?;
+        let pem = secret
+            .required(name, "ca.crt")
+            .map_err(|error| invalid(error.to_string()))?;
         return Ok(Trust::Ca { pem });
     }
     if tls.first_use {
@@ -165,5 +205,7 @@ async fn trust(context: &Context, tls: &BmcTls, recorded: Option<&str>) -> BmcRe
             return Ok(Trust::Ca { pem });
         }
     }
-    Err(invalid("this system has no certificate authorities; give spec.bmc.tls".into()))
+    Err(invalid(
+        "this system has no certificate authorities; give spec.bmc.tls".into(),
+    ))
 }

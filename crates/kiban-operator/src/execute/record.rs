@@ -31,7 +31,11 @@ pub(super) fn plan(spec: &OperationSpec, config: &Config) -> core::OperationPlan
         })
         .collect();
     let timing = timing(config, u32::try_from(updates.len()).unwrap_or(u32::MAX));
-    core::OperationPlan { id: spec.id.clone(), updates, timing }
+    core::OperationPlan {
+        id: spec.id.clone(),
+        updates,
+        timing,
+    }
 }
 
 /// The step machine's limits from the operator's flags.
@@ -98,7 +102,11 @@ pub(super) fn recall(status: &OperationStatus) -> core::Record {
 
 fn recall_reset(reset: &IntentReset) -> Option<core::ResetRecord> {
     let kind = core::Reset::parse(&reset.kind)?;
-    Some(core::ResetRecord { kind, at: reset.at.0, call_deadline: reset.call_deadline.0 })
+    Some(core::ResetRecord {
+        kind,
+        at: reset.at.0,
+        call_deadline: reset.call_deadline.0,
+    })
 }
 
 /// The status that holds a record.
@@ -159,16 +167,30 @@ pub(super) fn status(
 }
 
 /// The status that holds an outcome.
-pub(super) fn finished(mut status: OperationStatus, outcome: &core::Outcome, generation: i64, now: Timestamp) -> OperationStatus {
+pub(super) fn finished(
+    mut status: OperationStatus,
+    outcome: &core::Outcome,
+    generation: i64,
+    now: Timestamp,
+) -> OperationStatus {
     status.outcome = outcome.as_str().into();
     status.step = "done".into();
     status.finished_at = Some(seconds(now));
     status.intent = None;
     status.message = outcome.message().into();
-    status.reason = outcome.reason().map(|reason| reason.as_str().into()).unwrap_or_default();
+    status.reason = outcome
+        .reason()
+        .map(|reason| reason.as_str().into())
+        .unwrap_or_default();
     let standing = match outcome {
-        core::Outcome::Succeeded => condition::Standing::Ready { reason: "Succeeded", message: "" },
-        _ => condition::Standing::Stalled { reason: &status.reason, message: &status.message },
+        core::Outcome::Succeeded => condition::Standing::Ready {
+            reason: "Succeeded",
+            message: "",
+        },
+        _ => condition::Standing::Stalled {
+            reason: &status.reason,
+            message: &status.message,
+        },
     };
     condition::stand(&mut status.conditions, &standing, generation, now);
     status
@@ -185,7 +207,10 @@ pub(crate) fn difference(old: &Value, new: &Value) -> Option<Value> {
     match (old, new) {
         (Value::Object(old), Value::Object(new)) => {
             let mut patch = Map::new();
-            for (key, _) in old.iter().filter(|(key, value)| !value.is_null() && !new.contains_key(*key)) {
+            for (key, _) in old
+                .iter()
+                .filter(|(key, value)| !value.is_null() && !new.contains_key(*key))
+            {
                 patch.insert(key.clone(), Value::Null);
             }
             for (key, value) in new {
@@ -216,9 +241,15 @@ mod tests {
     fn a_patch_takes_away_what_is_gone_at_any_depth() {
         let old = json!({"a": 1, "intent": {"task": "t", "at": 1}, "list": [1, 2]});
         let new = json!({"a": 1, "intent": {"at": 2}, "list": [2]});
-        assert_eq!(difference(&old, &new), Some(json!({"intent": {"task": null, "at": 2}, "list": [2]})));
+        assert_eq!(
+            difference(&old, &new),
+            Some(json!({"intent": {"task": null, "at": 2}, "list": [2]}))
+        );
         assert_eq!(difference(&new, &new), None);
-        assert_eq!(difference(&old, &json!({"a": 1, "list": [1, 2]})), Some(json!({"intent": null})));
+        assert_eq!(
+            difference(&old, &json!({"a": 1, "list": [1, 2]})),
+            Some(json!({"intent": null}))
+        );
     }
 
     #[test]
@@ -237,7 +268,11 @@ mod tests {
                 at: at(5),
                 call_deadline: at(905),
                 task: Some("Task /redfish/v1/TaskService/Tasks/1".into()),
-                resets: vec![core::ResetRecord { kind: core::Reset::Ac, at: at(6), call_deadline: at(7) }],
+                resets: vec![core::ResetRecord {
+                    kind: core::Reset::Ac,
+                    at: at(6),
+                    call_deadline: at(7),
+                }],
             }),
             results: vec![core::UpdateResult {
                 component: "BMC".into(),

@@ -37,13 +37,20 @@ impl Shards {
     /// `count` shards, none of them held yet.
     #[must_use]
     pub fn new(count: u32, changed: Arc<Notify>, metrics: Metrics) -> Self {
-        Self { count: count.max(1), held: Arc::default(), changed, metrics }
+        Self {
+            count: count.max(1),
+            held: Arc::default(),
+            changed,
+            metrics,
+        }
     }
 
     /// The shard of a device: FNV-1a, the same in every version and on every machine.
     #[must_use]
     pub fn of(&self, device: &str) -> u32 {
-        let hash = device.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        let hash = device.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
         // The low bits of FNV are its best ones, but names that differ in the last letter alone need the fold.
         (hash ^ (hash >> 16)) % self.count
     }
@@ -52,7 +59,9 @@ impl Shards {
     #[must_use]
     pub fn holding(&self, device: &str) -> Option<Holding> {
         let held = self.lock();
-        held.get(&self.of(device)).filter(|holding| !holding.tenure.is_over()).cloned()
+        held.get(&self.of(device))
+            .filter(|holding| !holding.tenure.is_over())
+            .cloned()
     }
 
     /// Seeks and keeps the Leases of all shards until the context ends.
@@ -62,7 +71,8 @@ impl Shards {
             let (shards, context) = (self.clone(), context.clone());
             keepers.spawn(async move {
                 let stale = context.clone();
-                let wanted = Arc::new(move || stale.stores.failing_for(&stale.clock) < stale.config.watch_stale);
+                let wanted =
+                    Arc::new(move || stale.stores.failing_for(&stale.clock) < stale.config.watch_stale);
                 let work = move |tenure| shards.clone().hold(shard, tenure);
                 lease::lead(&context, &lease::shard_lease(shard), wanted, work).await;
             });
@@ -72,7 +82,13 @@ impl Shards {
 
     async fn hold(self, shard: u32, tenure: Tenure) {
         let tasks = TaskTracker::new();
-        self.lock().insert(shard, Holding { tenure: tenure.clone(), tasks: tasks.clone() });
+        self.lock().insert(
+            shard,
+            Holding {
+                tenure: tenure.clone(),
+                tasks: tasks.clone(),
+            },
+        );
         self.tell();
         tenure.ends.cancelled().await;
         self.lock().remove(&shard);
@@ -82,7 +98,9 @@ impl Shards {
     }
 
     fn tell(&self) {
-        self.metrics.shards_held.set(i64::try_from(self.lock().len()).unwrap_or(i64::MAX));
+        self.metrics
+            .shards_held
+            .set(i64::try_from(self.lock().len()).unwrap_or(i64::MAX));
         self.changed.notify_waiters();
     }
 

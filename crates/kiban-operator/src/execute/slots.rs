@@ -63,7 +63,11 @@ impl Slots {
             *taken.sites.entry(site.to_owned()).or_default() += 1;
         }
         drop(taken);
-        Some(Slot { slots: self.clone(), site: site.to_owned(), slow })
+        Some(Slot {
+            slots: self.clone(),
+            site: site.to_owned(),
+            slow,
+        })
     }
 
     /// A slot, as soon as one is free.
@@ -112,7 +116,10 @@ impl Drop for Slot {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { total: 4, per_site: 3 };
+    const LIMITS: Limits = Limits {
+        total: 4,
+        per_site: 3,
+    };
 
     #[test]
     fn a_site_cannot_take_all_and_the_slow_take_none_of_the_sound() {
@@ -124,14 +131,20 @@ mod tests {
         let slow: Vec<_> = std::iter::from_fn(|| slots.try_take("a", true, LIMITS)).collect();
         assert_eq!(slow.len(), 1);
         drop(here);
-        assert!(slots.try_take("a", true, LIMITS).is_none(), "a sound slot is no slow one");
+        assert!(
+            slots.try_take("a", true, LIMITS).is_none(),
+            "a sound slot is no slow one"
+        );
         assert!(slots.try_take("a", false, LIMITS).is_some());
     }
 
     #[tokio::test]
     async fn who_waits_gets_the_slot_that_is_freed() {
         let slots = Slots::default();
-        let limits = Limits { total: 1, per_site: 1 };
+        let limits = Limits {
+            total: 1,
+            per_site: 1,
+        };
         let first = slots.try_take("a", false, limits).unwrap();
         let waiter = tokio::spawn({
             let slots = slots.clone();

@@ -33,12 +33,18 @@ pub fn operation(object: &Operation) -> Option<OperationRecord> {
         executor: status.executor.clone(),
         started_at: status.started_at.as_ref().map(|at| at.0),
         // One that ended without saying when is dated by when it was made: the content must not change from try to try.
-        finished_at: status.finished_at.as_ref().or(object.metadata.creation_timestamp.as_ref())?.0,
+        finished_at: status
+            .finished_at
+            .as_ref()
+            .or(object.metadata.creation_timestamp.as_ref())?
+            .0,
         outcome: status.outcome.clone(),
         reason: status.reason.clone(),
         message: status.message.clone(),
         resets: status.resets,
-        updates: updates.map(|(n, planned)| update(planned, status.results.get(n))).collect(),
+        updates: updates
+            .map(|(n, planned)| update(planned, status.results.get(n)))
+            .collect(),
     })
 }
 
@@ -61,23 +67,32 @@ fn update(planned: &PlannedUpdate, result: Option<&UpdateResult>) -> UpdateRecor
 pub fn device(object: &Device) -> DeviceRecord {
     let (spec, status) = (&object.spec, object.status.clone().unwrap_or_default());
     let place = [&spec.location.site, &spec.location.room, &spec.location.rack];
-    let compliance = status.compliance.unwrap_or_else(|| kiban_api::device::Compliance {
-        state: "Unknown".into(),
-        baseline: String::new(),
-        differs: Vec::new(),
-    });
+    let compliance = status
+        .compliance
+        .unwrap_or_else(|| kiban_api::device::Compliance {
+            state: "Unknown".into(),
+            baseline: String::new(),
+            differs: Vec::new(),
+        });
     let firmware = status.firmware.into_iter();
     DeviceRecord {
         device: object.name_any(),
         model: spec.model.clone(),
         serial: spec.serial.clone(),
         uuid: status.identity.map(|identity| identity.uuid).unwrap_or_default(),
-        location: place.into_iter().filter(|part| !part.is_empty()).cloned().collect(),
+        location: place
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .cloned()
+            .collect(),
         pool: spec.pool.clone(),
         health: status.health.unwrap_or_default(),
         compliance: compliance.state,
         baseline: compliance.baseline,
-        hold: status.hold.map(|hold| format!("{}: {}", hold.reason, hold.message)).unwrap_or_default(),
+        hold: status
+            .hold
+            .map(|hold| format!("{}: {}", hold.reason, hold.message))
+            .unwrap_or_default(),
         last_operation: status.last_operation.map(|last| last.id).unwrap_or_default(),
         firmware: firmware
             .map(|f| FirmwareRecord {
@@ -90,7 +105,11 @@ pub fn device(object: &Device) -> DeviceRecord {
         transitions: status
             .unledgered
             .into_iter()
-            .map(|t| TransitionRecord { at: t.at.0, reason: t.reason, message: t.message })
+            .map(|t| TransitionRecord {
+                at: t.at.0,
+                reason: t.reason,
+                message: t.message,
+            })
             .collect(),
         inventory_digest: status.inventory_digest.unwrap_or_default(),
     }
@@ -125,7 +144,9 @@ pub fn rollout(object: &Rollout) -> Option<(RolloutRecord, u64)> {
 }
 
 fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// A record as a file.
@@ -173,16 +194,22 @@ mod tests {
             .unwrap()
         };
         assert_eq!(operation(&object(json!({"outcome": "Running"}))), None);
-        let done = object(json!({"outcome": "Failed", "reason": "TaskFailed", "message": "no",
+        let done = object(
+            json!({"outcome": "Failed", "reason": "TaskFailed", "message": "no",
             "finishedAt": "2026-11-24T10:00:00Z",
-            "results": [{"component": "System BIOS", "before": "1", "after": "2", "outcome": "Succeeded", "attempts": 1}]}));
+            "results": [{"component": "System BIOS", "before": "1", "after": "2", "outcome": "Succeeded", "attempts": 1}]}),
+        );
         let record = operation(&done).unwrap();
         let outcomes: Vec<_> = record.updates.iter().map(|u| u.outcome.as_str()).collect();
         assert_eq!(outcomes, ["Succeeded", "NotDone"]);
         let text = yaml(&record);
         let back: OperationRecord = serde_saphyr::from_slice(&text).unwrap();
         assert_eq!(back, record, "what is written is read back");
-        assert_eq!(text, yaml(&operation(&done).unwrap()), "the same object gives the same bytes");
+        assert_eq!(
+            text,
+            yaml(&operation(&done).unwrap()),
+            "the same object gives the same bytes"
+        );
     }
 
     #[test]
@@ -193,7 +220,10 @@ mod tests {
             "status": {"unledgered": [{"at": "2026-11-24T10:00:00Z", "reason": "Enrolled", "message": "read: first"}]}
         }))
         .unwrap();
-        let text = device_file(&device(&object), Some("parts:\n- name: \"a\"\n  note: |\n    two\n\n    lines\n"));
+        let text = device_file(
+            &device(&object),
+            Some("parts:\n- name: \"a\"\n  note: |\n    two\n\n    lines\n"),
+        );
         let value: serde_json::Value = serde_saphyr::from_slice(&text).unwrap();
         assert_eq!(value["inventory"]["parts"][0]["note"], "two\n\nlines\n");
         assert_eq!(value["transitions"][0]["message"], "read: first");
@@ -212,7 +242,10 @@ mod tests {
         };
         assert_eq!(mark(json!({})), None);
         let first = mark(json!({"revision": "r", "wave": 1, "done": 0}));
-        assert_eq!(first, mark(json!({"revision": "r", "wave": 1, "done": 5, "running": 2})));
+        assert_eq!(
+            first,
+            mark(json!({"revision": "r", "wave": 1, "done": 5, "running": 2}))
+        );
         assert_ne!(first, mark(json!({"revision": "r", "wave": 2, "done": 5})));
     }
 }

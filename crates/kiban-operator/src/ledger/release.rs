@@ -12,12 +12,20 @@ const CONCURRENT: usize = 16;
 
 /// Releases what a pushed round held. Returns whether something has to be released later.
 pub async fn release(context: &Context, round: &Round, notes: &Notes) -> bool {
-    let calls: Vec<_> = round.operations.iter().map(|(object, record)| operation(context, object, &record.id)).collect();
+    let calls: Vec<_> = round
+        .operations
+        .iter()
+        .map(|(object, record)| operation(context, object, &record.id))
+        .collect();
     let operations = stream::iter(calls)
         .buffer_unordered(CONCURRENT)
         .fold(false, |later, this| async move { later | this })
         .await;
-    let calls: Vec<_> = round.devices.iter().map(|(name, entry)| device(context, name, entry, notes)).collect();
+    let calls: Vec<_> = round
+        .devices
+        .iter()
+        .map(|(name, entry)| device(context, name, entry, notes))
+        .collect();
     let devices = stream::iter(calls)
         .buffer_unordered(CONCURRENT)
         .fold(false, |later, this| async move { later | this })
@@ -29,7 +37,10 @@ pub async fn release(context: &Context, round: &Round, notes: &Notes) -> bool {
 /// none.
 fn is_remembered(device: Option<&Device>, id: &str) -> bool {
     device.is_none_or(|device| {
-        let last = device.status.as_ref().and_then(|status| status.last_operation.as_ref());
+        let last = device
+            .status
+            .as_ref()
+            .and_then(|status| status.last_operation.as_ref());
         last.is_some_and(|last| last.id == id)
     })
 }
@@ -56,10 +67,22 @@ async fn delete(context: &Context, object: &Operation) -> Result<(), WriteError>
     let name = object.name_any();
     // The object itself, by its uid: another operation of the same name has nothing in the ledger yet.
     let present = context.stores.operations.get(&name);
-    let present = present.as_deref().filter(|present| present.uid() == object.uid()).unwrap_or(object);
-    let kept: Vec<_> = present.finalizers().iter().filter(|f| *f != labels::LEDGER_FINALIZER).cloned().collect();
+    let present = present
+        .as_deref()
+        .filter(|present| present.uid() == object.uid())
+        .unwrap_or(object);
+    let kept: Vec<_> = present
+        .finalizers()
+        .iter()
+        .filter(|f| *f != labels::LEDGER_FINALIZER)
+        .cloned()
+        .collect();
     let patch = json!({ "metadata": { "uid": object.uid(), "finalizers": kept } });
-    match context.writer.merge::<Operation>(labels::LEDGER_MANAGER, &name, &patch).await {
+    match context
+        .writer
+        .merge::<Operation>(labels::LEDGER_MANAGER, &name, &patch)
+        .await
+    {
         Ok(_) => Ok(()),
         // Gone, or another of the same name already.
         Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
@@ -69,7 +92,11 @@ async fn delete(context: &Context, object: &Operation) -> Result<(), WriteError>
 
 /// What is left of a device's transitions when those that the ledger holds are taken away.
 fn left(present: &[Transition], held: &[Transition]) -> Vec<Transition> {
-    present.iter().filter(|transition| !held.contains(transition)).cloned().collect()
+    present
+        .iter()
+        .filter(|transition| !held.contains(transition))
+        .cloned()
+        .collect()
 }
 
 /// Clears a device's transitions. What the planner has to say of the device goes with it: one write instead of two.
@@ -85,11 +112,19 @@ async fn device(context: &Context, name: &str, entry: &DeviceEntry, notes: &Note
         let present = if attempt == 1 {
             context.stores.devices.get(name).map(|device| (*device).clone())
         } else {
-            let read = tokio::time::timeout(context.config.api_deadline, context.api::<Device>().get_opt(name)).await;
+            let read =
+                tokio::time::timeout(context.config.api_deadline, context.api::<Device>().get_opt(name))
+                    .await;
             read.ok().and_then(Result::ok).flatten()
         };
-        let Some(present) = present.filter(|present| present.uid() == entry.object.uid()) else { return false };
-        let unledgered = present.status.as_ref().map(|s| s.unledgered.as_slice()).unwrap_or_default();
+        let Some(present) = present.filter(|present| present.uid() == entry.object.uid()) else {
+            return false;
+        };
+        let unledgered = present
+            .status
+            .as_ref()
+            .map(|s| s.unledgered.as_slice())
+            .unwrap_or_default();
         let left = left(unledgered, &entry.transitions);
         if left.len() == unledgered.len() {
             return false;
@@ -99,8 +134,13 @@ async fn device(context: &Context, name: &str, entry: &DeviceEntry, notes: &Note
             status.insert("unledgered".into(), json!(left));
         }
         // The version is a precondition: the list is written as a whole, and an executor may be adding to it.
-        let patch = json!({ "metadata": { "resourceVersion": present.resource_version() }, "status": status });
-        match context.writer.merge_status::<Device>(labels::LEDGER_MANAGER, name, &patch).await {
+        let patch =
+            json!({ "metadata": { "resourceVersion": present.resource_version() }, "status": status });
+        match context
+            .writer
+            .merge_status::<Device>(labels::LEDGER_MANAGER, name, &patch)
+            .await
+        {
             Ok(_) => {
                 notes.written(name);
                 return false;
@@ -132,7 +172,11 @@ mod tests {
     #[test]
     fn only_what_the_ledger_holds_is_cleared() {
         let held = [transition(1, "Enrolled"), transition(2, "Unreachable")];
-        let present = [transition(1, "Enrolled"), transition(2, "Unreachable"), transition(3, "Reachable")];
+        let present = [
+            transition(1, "Enrolled"),
+            transition(2, "Unreachable"),
+            transition(3, "Reachable"),
+        ];
         assert_eq!(left(&present, &held), [transition(3, "Reachable")]);
         assert_eq!(left(&[transition(3, "Reachable")], &held).len(), 1);
     }
@@ -152,6 +196,9 @@ mod tests {
         assert!(is_remembered(Some(&device(last.clone())), "s1-1"));
         assert!(!is_remembered(Some(&device(last)), "s1-2"));
         assert!(!is_remembered(Some(&device(Value::Null)), "s1-1"));
-        assert!(is_remembered(None, "s1-1"), "a device that is gone needs no memory");
+        assert!(
+            is_remembered(None, "s1-1"),
+            "a device that is gone needs no memory"
+        );
     }
 }

@@ -1,9 +1,6 @@
 //! One reading of one device: who it is, how it is, what it runs.
 
-use crate::{
-    context::Context,
-    execute::machines::Machines,
-};
+use crate::{context::Context, execute::machines::Machines};
 use kiban_api::Device;
 use kiban_bmc::{BmcError, ErrorKind, Fingerprint, HealthReport, Identity, Inventory};
 
@@ -53,7 +50,9 @@ impl Unread {
     #[must_use]
     pub fn message(&self) -> &str {
         match self {
-            Self::WrongMachine(message) | Self::CertificateChanged(message) | Self::Failed { message, .. } => message,
+            Self::WrongMachine(message)
+            | Self::CertificateChanged(message)
+            | Self::Failed { message, .. } => message,
         }
     }
 }
@@ -73,7 +72,12 @@ impl From<BmcError> for Unread {
 }
 
 /// Reads a device within four times the deadline of one request. `repin`: the recorded certificate does not count.
-pub async fn read(context: &Context, machines: &Machines, device: &Device, repin: bool) -> Result<Seen, Unread> {
+pub async fn read(
+    context: &Context,
+    machines: &Machines,
+    device: &Device,
+    repin: bool,
+) -> Result<Seen, Unread> {
     let limit = context.config.bmc_deadline * 4;
     let first = attempt(context, machines, device, false, repin);
     let result = match tokio::time::timeout(limit, first).await {
@@ -85,9 +89,15 @@ pub async fn read(context: &Context, machines: &Machines, device: &Device, repin
     };
     let result = result.unwrap_or_else(|_| {
         let message = format!("failed to read the BMC: no end after {} s", limit.as_secs());
-        Err(Unread::Failed { category: ErrorKind::Timeout.as_str(), message, slow: true })
+        Err(Unread::Failed {
+            category: ErrorKind::Timeout.as_str(),
+            message,
+            slow: true,
+        })
     });
-    context.metrics.bmc_request(result.as_ref().map_or_else(Unread::category, |_| "Ok"));
+    context
+        .metrics
+        .bmc_request(result.as_ref().map_or_else(Unread::category, |_| "Ok"));
     result
 }
 
@@ -107,7 +117,12 @@ async fn attempt(
         }
         let inventory = bmc.inventory().await?;
         let health = bmc.health().await.ok();
-        Ok(Seen { identity, health, inventory, certificate: bmc.certificate() })
+        Ok(Seen {
+            identity,
+            health,
+            inventory,
+            certificate: bmc.certificate(),
+        })
     }
     .await;
     // Also after an error: a session that is left behind locks people out for half an hour.

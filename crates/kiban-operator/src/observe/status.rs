@@ -15,6 +15,7 @@ use kiban_api::{
     Device, DeviceStatus, convert,
     device::{Compliance, FirmwareEntry, Hold, Identity, LastOperation, Transition},
     labels::{EXECUTOR_MANAGER, RELEASE_HOLD_ANNOTATION},
+    shared::ComponentClass,
 };
 use kiban_bmc::{Health, PowerState};
 use kiban_core::{
@@ -43,6 +44,8 @@ pub enum Change {
         /// Whether the last good reading is older than the policy wants.
         stale: bool,
     },
+    /// Nothing was read; what it is measured by changed.
+    Measured,
     /// An operation on it ended.
     Finished {
         /// How.
@@ -51,6 +54,8 @@ pub enum Change {
         hold: Option<Hold>,
         /// What was read afterwards.
         seen: Option<Box<Seen>>,
+        /// The classes that it updated: a change of theirs is its own, and no drift.
+        classes: Vec<ComponentClass>,
     },
 }
 
@@ -68,10 +73,21 @@ impl Measure {
     #[must_use]
     pub fn of(context: &Context, device: &Device) -> Self {
         let stores = &context.stores;
-        let policy = stores.policies.all().first().and_then(|policy| convert::policy(policy).ok()).unwrap_or_default();
-        let pool = Some(&device.spec.pool).filter(|name| !name.is_empty()).and_then(|name| stores.pools.get(name));
+        let policy = stores
+            .policies
+            .all()
+            .first()
+            .and_then(|policy| convert::policy(policy).ok())
+            .unwrap_or_default();
+        let pool = Some(&device.spec.pool)
+            .filter(|name| !name.is_empty())
+            .and_then(|name| stores.pools.get(name));
         let baseline = pool.and_then(|pool| {
-            let named = pool.spec.baselines.iter().filter_map(|name| stores.baselines.get(name));
+            let named = pool
+                .spec
+                .baselines
+                .iter()
+                .filter_map(|name| stores.baselines.get(name));
             let mut speaking = named.filter(|baseline| baseline.spec.models.contains(&device.spec.model));
             // Two that speak of one model are the planner's finding; neither is measured by.
             let only = speaking.next().filter(|_| speaking.next().is_none());
@@ -89,18 +105,31 @@ pub async fn write(context: &Context, name: &str, change: &Change) -> Result<Opt
     };
     for attempt in 0..4 {
         let old = device.status.clone().unwrap_or_default();
-        let new = next(&device, change, &Measure::of(context, &device), context.clock.now());
+        let new = next(
+            &device,
+            change,
+            &Measure::of(context, &device),
+            context.clock.now(),
+        );
         if let Change::Read(seen) | Change::Finished { seen: Some(seen), .. } = change {
             keep_inventory(context, name, &old, &new, seen);
         }
-        let Some(status) = patch(&old, &new) else { return Ok(None) };
+        let Some(status) = patch(&old, &new) else {
+            return Ok(None);
+        };
         let metadata = json!({"uid": device.uid(), "resourceVersion": device.resource_version()});
         let patch = json!({"metadata": metadata, "status": status});
-        match context.writer.merge_status::<Device>(EXECUTOR_MANAGER, name, &patch).await {
+        match context
+            .writer
+            .merge_status::<Device>(EXECUTOR_MANAGER, name, &patch)
+            .await
+        {
             Ok(device) => return Ok(Some(device)),
             Err(error) if error.is_conflict() && attempt < 3 => {
                 // The planner or the ledger wrote beside us: decide again on what is there now.
-                let read = tokio::time::timeout(context.config.api_deadline, context.api::<Device>().get_opt(name)).await;
+                let read =
+                    tokio::time::timeout(context.config.api_deadline, context.api::<Device>().get_opt(name))
+                        .await;
                 match read {
                     Ok(Ok(Some(there))) if there.uid() == device.uid() => device = there,
                     Ok(Ok(_)) => return Ok(None),
@@ -115,7 +144,9 @@ pub async fn write(context: &Context, name: &str, change: &Change) -> Result<Opt
 
 fn patch(old: &DeviceStatus, new: &DeviceStatus) -> Option<serde_json::Value> {
     let (old, mut new) = (serde_json::to_value(old).ok()?, serde_json::to_value(new).ok()?);
-    if let Some(schema) = kiban_api::generate::schema("Device").and_then(|schema| schema.pointer("/properties/status")) {
+    if let Some(schema) =
+        kiban_api::generate::schema("Device").and_then(|schema| schema.pointer("/properties/status"))
+    {
         kiban_api::bounds::fit(&mut new, schema);
     }
     difference(&old, &new)
@@ -127,13 +158,23 @@ pub fn next(device: &Device, change: &Change, measure: &Measure, now: Timestamp)
     let mut status = device.status.clone().unwrap_or_default();
     let generation = device.metadata.generation.unwrap_or(0);
     status.observed_generation = generation;
-    let mut news = News { status: &mut status, generation, now };
+    let mut news = News {
+        status: &mut status,
+        generation,
+        now,
+    };
     match change {
-        Change::Read(seen) => news.read(device, seen),
+        Change::Read(seen) => news.read(device, seen, &[]),
+        Change::Measured => {}
         Change::Unread { why, stale } => news.unread(device, why, *stale),
-        Change::Finished { last, hold, seen } => {
+        Change::Finished {
+            last,
+            hold,
+            seen,
+            classes,
+        } => {
             if let Some(seen) = seen {
-                news.read(device, seen);
+                news.read(device, seen, classes);
             }
             news.status.last_operation = Some(last.clone());
             if let Some(hold) = hold {
@@ -154,12 +195,24 @@ struct News<'a> {
 
 impl News<'_> {
     fn set(&mut self, type_: &str, truth: Truth, reason: &str, message: &str) {
-        condition::set(&mut self.status.conditions, type_, truth, reason, message, self.generation, self.now);
+        condition::set(
+            &mut self.status.conditions,
+            type_,
+            truth,
+            reason,
+            message,
+            self.generation,
+            self.now,
+        );
     }
 
     fn transition(&mut self, reason: &str, message: String) {
         let list = &mut self.status.unledgered;
-        list.push(Transition { at: seconds(self.now), reason: reason.into(), message });
+        list.push(Transition {
+            at: seconds(self.now),
+            reason: reason.into(),
+            message,
+        });
         while list.len() > MOST_TRANSITIONS {
             let oldest = list.remove(0);
             if let Some(next) = list.first_mut() {
@@ -169,9 +222,10 @@ impl News<'_> {
         }
     }
 
-    fn read(&mut self, device: &Device, seen: &Seen) {
+    fn read(&mut self, device: &Device, seen: &Seen, own: &[ComponentClass]) {
         let first = self.status.identity.is_none();
-        let returned = condition::find(&self.status.conditions, "Reachable").is_some_and(|c| c.status == "False");
+        let returned =
+            condition::find(&self.status.conditions, "Reachable").is_some_and(|c| c.status == "False");
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         self.status.identity = Some(Identity {
             manufacturer: text(&seen.identity.manufacturer),
@@ -182,7 +236,7 @@ impl News<'_> {
         if device.spec.bmc.tls.first_use {
             self.pin(device, seen);
         }
-        self.firmware(seen, first);
+        self.firmware(seen, first, own);
         self.health(seen, first);
         if returned && !first {
             self.transition("Reachable", "the BMC answers again".into());
@@ -194,18 +248,26 @@ impl News<'_> {
 
     fn pin(&mut self, device: &Device, seen: &Seen) {
         let released = self.released(device);
-        let changed = self.status.hold.as_ref().is_some_and(|hold| hold.reason == "CertificateChanged") && released;
+        let changed = self
+            .status
+            .hold
+            .as_ref()
+            .is_some_and(|hold| hold.reason == "CertificateChanged")
+            && released;
         if self.status.pinned_sha256.is_none() || changed {
             self.status.pinned_sha256 = seen.certificate.map(|certificate| certificate.to_string());
         }
     }
 
-    fn firmware(&mut self, seen: &Seen, first: bool) {
+    fn firmware(&mut self, seen: &Seen, first: bool, own: &[ComponentClass]) {
         let mut entries: Vec<FirmwareEntry> = seen.inventory.components.iter().map(entry).collect();
         if seen.inventory.power != PowerState::On {
             // A host that is off hides its adapters, or their versions: what is not seen is not gone.
             for old in &self.status.firmware {
-                match entries.iter_mut().find(|new| new.class == old.class && new.name == old.name) {
+                match entries
+                    .iter_mut()
+                    .find(|new| new.class == old.class && new.name == old.name)
+                {
                     Some(new) if new.version.is_empty() => new.version.clone_from(&old.version),
                     Some(_) => {}
                     None => entries.push(old.clone()),
@@ -214,10 +276,20 @@ impl News<'_> {
             entries.sort_by(|a, b| (a.class, &a.name).cmp(&(b.class, &b.name)));
         }
         if entries != self.status.firmware || self.status.firmware_read_at.is_none() {
-            let changes = changes(&self.status.firmware, &entries);
+            let foreign = |entries: &[FirmwareEntry]| -> Vec<FirmwareEntry> {
+                entries
+                    .iter()
+                    .filter(|entry| !own.contains(&entry.class))
+                    .cloned()
+                    .collect()
+            };
+            let changes = changes(&foreign(&self.status.firmware), &foreign(&entries));
             self.status.firmware_read_at = Some(seconds(self.now));
             if first {
-                self.transition("Enrolled", format!("read for the first time, {} components", entries.len()));
+                self.transition(
+                    "Enrolled",
+                    format!("read for the first time, {} components", entries.len()),
+                );
             } else if !changes.is_empty() {
                 self.transition("FirmwareChanged", changes.join("; "));
             }
@@ -238,7 +310,11 @@ impl News<'_> {
         };
         let old = self.status.health.replace(new.into()).unwrap_or_default();
         if !first && old != new && old != "Unknown" && !old.is_empty() {
-            let why = report.messages.first().map(|message| format!(": {message}")).unwrap_or_default();
+            let why = report
+                .messages
+                .first()
+                .map(|message| format!(": {message}"))
+                .unwrap_or_default();
             self.transition("HealthChanged", format!("{old} to {new}{why}"));
         }
     }
@@ -247,9 +323,17 @@ impl News<'_> {
         let (category, message) = (why.category(), why.message());
         if !matches!(why, Unread::Failed { .. }) {
             // Held until a person looked; it stays known as what it was.
-            let repeated = self.status.hold.as_ref().is_some_and(|hold| hold.reason == category);
+            let repeated = self
+                .status
+                .hold
+                .as_ref()
+                .is_some_and(|hold| hold.reason == category);
             if !repeated {
-                self.hold(Hold { reason: category.into(), message: message.into(), operation: String::new() });
+                self.hold(Hold {
+                    reason: category.into(),
+                    message: message.into(),
+                    operation: String::new(),
+                });
             }
         }
         let was_known = condition::find(&self.status.conditions, "Reachable");
@@ -258,9 +342,19 @@ impl News<'_> {
         }
         self.status.health = Some("Unknown".into());
         let advice = advice(category, device);
-        self.set("Reachable", Truth::False, category, &format!("{message}; {advice}"));
+        self.set(
+            "Reachable",
+            Truth::False,
+            category,
+            &format!("{message}; {advice}"),
+        );
         if stale || self.status.identity.is_none() {
-            self.set("InventoryFresh", Truth::False, "NotRead", "the last reading is older than the policy wants");
+            self.set(
+                "InventoryFresh",
+                Truth::False,
+                "NotRead",
+                "the last reading is older than the policy wants",
+            );
         }
     }
 
@@ -274,16 +368,28 @@ impl News<'_> {
     /// What a person writes into the annotation to release the present hold: the operation's id, or the reason where there
     /// was none.
     fn released(&self, device: &Device) -> bool {
-        let Some(hold) = &self.status.hold else { return false };
-        let key = if hold.operation.is_empty() { &hold.reason } else { &hold.operation };
-        device.annotations().get(RELEASE_HOLD_ANNOTATION).is_some_and(|value| value == key)
+        let Some(hold) = &self.status.hold else {
+            return false;
+        };
+        let key = if hold.operation.is_empty() {
+            &hold.reason
+        } else {
+            &hold.operation
+        };
+        device
+            .annotations()
+            .get(RELEASE_HOLD_ANNOTATION)
+            .is_some_and(|value| value == key)
     }
 
     fn release(&mut self, device: &Device) {
         if self.released(device)
             && let Some(hold) = self.status.hold.take()
         {
-            self.transition("Released", format!("a person released the hold for {}", hold.reason));
+            self.transition(
+                "Released",
+                format!("a person released the hold for {}", hold.reason),
+            );
         }
     }
 
@@ -296,8 +402,15 @@ impl News<'_> {
             Some(baseline) => {
                 let firmware: Vec<FirmwareFacts> = self.status.firmware.iter().map(facts).collect();
                 let assessment = assess(&firmware, baseline, &measure.policy);
-                let lines = assessment.differences.into_iter().map(|difference| difference.line);
-                (assessment.compliance, baseline.name.clone(), lines.take(MOST_DIFFERENCES).collect())
+                let lines = assessment
+                    .differences
+                    .into_iter()
+                    .map(|difference| difference.line);
+                (
+                    assessment.compliance,
+                    baseline.name.clone(),
+                    lines.take(MOST_DIFFERENCES).collect(),
+                )
             }
         };
         let truth = match state {
@@ -306,27 +419,50 @@ impl News<'_> {
             Answer::Unknown | Answer::NoBaseline => Truth::Unknown,
         };
         self.set("Compliant", truth, state.as_str(), &differs.join("; "));
-        self.status.compliance = Some(Compliance { state: state.as_str().into(), baseline, differs });
+        self.status.compliance = Some(Compliance {
+            state: state.as_str().into(),
+            baseline,
+            differs,
+        });
     }
 
     fn stand(&mut self) {
-        let hold = self.status.hold.as_ref().map(|hold| (hold.reason.clone(), hold.message.clone()));
+        let hold = self
+            .status
+            .hold
+            .as_ref()
+            .map(|hold| (hold.reason.clone(), hold.message.clone()));
         let reach = condition::find(&self.status.conditions, "Reachable")
             .filter(|condition| condition.status == "False")
             .map(|condition| (condition.reason.clone(), condition.message.clone()));
         let critical = self.status.health.as_deref() == Some("Critical");
-        let compliance = self.status.compliance.as_ref().map_or("", |compliance| compliance.state.as_str());
-        let differs = condition::find(&self.status.conditions, "Compliant").map(|c| c.message.clone()).unwrap_or_default();
+        let compliance = self
+            .status
+            .compliance
+            .as_ref()
+            .map_or("", |compliance| compliance.state.as_str());
+        let differs = condition::find(&self.status.conditions, "Compliant")
+            .map(|c| c.message.clone())
+            .unwrap_or_default();
         let standing = if let Some((reason, message)) = &hold {
             Standing::Stalled { reason, message }
         } else if let Some((reason, message)) = &reach {
             Standing::Stalled { reason, message }
         } else if critical {
-            Standing::Stalled { reason: "Unhealthy", message: "the device says that it needs attention now" }
+            Standing::Stalled {
+                reason: "Unhealthy",
+                message: "the device says that it needs attention now",
+            }
         } else if compliance == "NonCompliant" {
-            Standing::Reconciling { reason: "UpdateWanted", message: &differs }
+            Standing::Reconciling {
+                reason: "UpdateWanted",
+                message: &differs,
+            }
         } else {
-            Standing::Ready { reason: "AsWanted", message: "" }
+            Standing::Ready {
+                reason: "AsWanted",
+                message: "",
+            }
         };
         condition::stand(&mut self.status.conditions, &standing, self.generation, self.now);
     }
@@ -343,7 +479,9 @@ fn advice(category: &str, device: &Device) -> String {
         "WrongMachine" => format!(
             "once address and serial are right, annotate the device with {RELEASE_HOLD_ANNOTATION}=WrongMachine"
         ),
-        "SessionLimit" => "other clients keep every session of the BMC; close theirs or restart the BMC".into(),
+        "SessionLimit" => {
+            "other clients keep every session of the BMC; close theirs or restart the BMC".into()
+        }
         "Invalid" => format!("check spec.bmc and Secret {secret}"),
         _ => format!("check power and network of the BMC at {url}; it is asked again by itself"),
     }
@@ -383,14 +521,34 @@ fn changes(old: &[FirmwareEntry], new: &[FirmwareEntry]) -> Vec<String> {
     for entry in new {
         match old.iter().find(|before| same(before, entry)) {
             Some(before) if before.version != entry.version => {
-                lines.push(format!("{} {}: {} to {}", class(entry), entry.name, before.version, entry.version));
+                lines.push(format!(
+                    "{} {}: {} to {}",
+                    class(entry),
+                    entry.name,
+                    before.version,
+                    entry.version
+                ));
             }
             Some(_) => {}
-            None => lines.push(format!("{} {}: came with {}", class(entry), entry.name, entry.version)),
+            None => lines.push(format!(
+                "{} {}: came with {}",
+                class(entry),
+                entry.name,
+                entry.version
+            )),
         }
     }
-    let gone = old.iter().filter(|before| !new.iter().any(|entry| same(before, entry)));
-    lines.extend(gone.map(|before| format!("{} {}: is gone, had {}", class(before), before.name, before.version)));
+    let gone = old
+        .iter()
+        .filter(|before| !new.iter().any(|entry| same(before, entry)));
+    lines.extend(gone.map(|before| {
+        format!(
+            "{} {}: is gone, had {}",
+            class(before),
+            before.name,
+            before.version
+        )
+    }));
     lines
 }
 
@@ -413,7 +571,10 @@ fn power(power: PowerState) -> &'static str {
 fn inventory_text(seen: &Seen) -> (String, String) {
     let value = json!({"identity": seen.identity, "components": seen.inventory.components});
     let text = serde_json::to_string_pretty(&value).unwrap_or_default();
-    let digest: String = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest: String = Sha256::digest(text.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     (format!("sha256:{digest}"), text)
 }
 

@@ -95,13 +95,20 @@ impl Notes {
     /// Devices whose note is to be written now: not written within `interval`, and where another write is expected to
     /// take it along (`expected`), pending for longer than `interval`. Notes of a binding come first.
     #[must_use]
-    pub fn due(&self, now: Duration, interval: Duration, expected: impl Fn(&str) -> bool) -> Vec<(String, Note)> {
+    pub fn due(
+        &self,
+        now: Duration,
+        interval: Duration,
+        expected: impl Fn(&str) -> bool,
+    ) -> Vec<(String, Note)> {
         let last = self.lock_last();
         let mut due: Vec<_> = self
             .lock()
             .iter()
             .filter(|(device, pending)| {
-                let rested = last.get(*device).is_none_or(|at| now.saturating_sub(*at) >= interval);
+                let rested = last
+                    .get(*device)
+                    .is_none_or(|at| now.saturating_sub(*at) >= interval);
                 let waited = now.saturating_sub(pending.since) >= interval;
                 rested && (waited || !expected(device))
             })
@@ -131,8 +138,14 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn waiting(reason: &str) -> Note {
-        let waiting_on = Some(Waiting { reason: reason.into(), message: String::new() });
-        Note { binding: Some(Binding { pool: "web".into() }), waiting_on }
+        let waiting_on = Some(Waiting {
+            reason: reason.into(),
+            message: String::new(),
+        });
+        Note {
+            binding: Some(Binding { pool: "web".into() }),
+            waiting_on,
+        }
     }
 
     fn at(seconds: u64) -> Duration {
@@ -147,9 +160,15 @@ mod tests {
         notes.written_alone("s1", at(0));
         notes.set("s1", waiting("Budget"), &waiting("Wave"), at(5));
         assert!(notes.due(at(59), MINUTE, |_| false).is_empty());
-        assert_eq!(notes.due(at(60), MINUTE, |_| false), [("s1".to_owned(), waiting("Budget"))]);
+        assert_eq!(
+            notes.due(at(60), MINUTE, |_| false),
+            [("s1".to_owned(), waiting("Budget"))]
+        );
         notes.set("s1", waiting("Wave"), &waiting("Wave"), at(61));
-        assert!(notes.is_empty(), "the plan changed its mind back before it was written");
+        assert!(
+            notes.is_empty(),
+            "the plan changed its mind back before it was written"
+        );
     }
 
     #[test]
@@ -163,7 +182,11 @@ mod tests {
 
     #[test]
     fn a_patch_takes_away_what_is_not_said() {
-        let patch = Note { binding: None, waiting_on: None }.patch();
+        let patch = Note {
+            binding: None,
+            waiting_on: None,
+        }
+        .patch();
         assert_eq!(patch, json!({"binding": null, "waitingOn": null}));
     }
 }

@@ -4,8 +4,8 @@ use crate::condition::{self, Standing, Truth};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kiban_api::{
-    FirmwareBaseline, FirmwareBaselineStatus, FleetPolicy, FleetPolicyStatus, HardwarePool, HardwarePoolStatus, Rollout,
-    RolloutStatus, rollout::Halt,
+    FirmwareBaseline, FirmwareBaselineStatus, FleetPolicy, FleetPolicyStatus, HardwarePool,
+    HardwarePoolStatus, Rollout, RolloutStatus, rollout::Halt,
 };
 use kiban_core::plan::{BaselineSummary, Plan, PoolSummary, RolloutState};
 
@@ -33,14 +33,30 @@ pub fn rollout(object: &Rollout, state: &RolloutState, now: Timestamp) -> Rollou
             devices: halt.devices.clone(),
         }),
         completed_at: wanted.completed_at.map(Time),
-        conditions: object.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default(),
+        conditions: object
+            .status
+            .as_ref()
+            .map(|s| s.conditions.clone())
+            .unwrap_or_default(),
     };
     let message = progress(state);
     let standing = match (&wanted.halt, wanted.completed_at, state.soak_until) {
-        (Some(halt), _, _) => Standing::Stalled { reason: "Halted", message: &halt.message },
-        (None, Some(_), _) => Standing::Ready { reason: "Completed", message: &message },
-        (None, None, Some(_)) => Standing::Reconciling { reason: "Soaking", message: &message },
-        (None, None, None) => Standing::Reconciling { reason: "RollingOut", message: &message },
+        (Some(halt), _, _) => Standing::Stalled {
+            reason: "Halted",
+            message: &halt.message,
+        },
+        (None, Some(_), _) => Standing::Ready {
+            reason: "Completed",
+            message: &message,
+        },
+        (None, None, Some(_)) => Standing::Reconciling {
+            reason: "Soaking",
+            message: &message,
+        },
+        (None, None, None) => Standing::Reconciling {
+            reason: "RollingOut",
+            message: &message,
+        },
     };
     let generation = status.observed_generation;
     condition::stand(&mut status.conditions, &standing, generation, now);
@@ -48,13 +64,24 @@ pub fn rollout(object: &Rollout, state: &RolloutState, now: Timestamp) -> Rollou
         Some(halt) => (Truth::True, "TooManyFailures", halt.message.as_str()),
         None => (Truth::False, "NotHalted", ""),
     };
-    condition::set(&mut status.conditions, "Halted", truth, reason, text, generation, now);
+    condition::set(
+        &mut status.conditions,
+        "Halted",
+        truth,
+        reason,
+        text,
+        generation,
+        now,
+    );
     status
 }
 
 fn progress(state: &RolloutState) -> String {
     let status = &state.status;
-    let mut text = format!("wave {} of {}: {} of {} done", status.wave, status.waves, status.done, status.total);
+    let mut text = format!(
+        "wave {} of {}: {} of {} done",
+        status.wave, status.waves, status.done, status.total
+    );
     if status.failed > 0 {
         text += &format!(", {} failed", status.failed);
     }
@@ -72,9 +99,19 @@ fn progress(state: &RolloutState) -> String {
 #[must_use]
 pub fn is_milestone(before: Option<&RolloutStatus>, after: &RolloutStatus) -> bool {
     before.is_none_or(|before| {
-        (&before.revision, &before.commit, before.wave, before.waves, before.total)
-            != (&after.revision, &after.commit, after.wave, after.waves, after.total)
-            || before.wave_done_at != after.wave_done_at
+        (
+            &before.revision,
+            &before.commit,
+            before.wave,
+            before.waves,
+            before.total,
+        ) != (
+            &after.revision,
+            &after.commit,
+            after.wave,
+            after.waves,
+            after.total,
+        ) || before.wave_done_at != after.wave_done_at
             || before.completed_at != after.completed_at
             || before.started_at != after.started_at
             || before.halt.is_some() != after.halt.is_some()
@@ -87,13 +124,23 @@ pub fn news(before: Option<&RolloutStatus>, after: &RolloutStatus) -> Vec<(&'sta
     let mut news = Vec::new();
     let same = before.filter(|before| before.revision == after.revision);
     if same.is_none() {
-        let text = format!("revision {}: {} devices in {} waves", after.revision, after.total, after.waves);
+        let text = format!(
+            "revision {}: {} devices in {} waves",
+            after.revision, after.total, after.waves
+        );
         news.push(("RolloutStarted", text, false));
     } else if same.is_some_and(|before| before.wave < after.wave) {
-        news.push(("WaveOpened", format!("wave {} of {}", after.wave, after.waves), false));
+        news.push((
+            "WaveOpened",
+            format!("wave {} of {}", after.wave, after.waves),
+            false,
+        ));
     }
     if after.wave_done_at.is_some() && same.is_none_or(|before| before.wave_done_at != after.wave_done_at) {
-        let text = format!("wave {} of {}: {} of {} devices done", after.wave, after.waves, after.done, after.total);
+        let text = format!(
+            "wave {} of {}: {} of {} devices done",
+            after.wave, after.waves, after.done, after.total
+        );
         news.push(("WaveCompleted", text, false));
     }
     if let Some(halt) = &after.halt
@@ -102,7 +149,11 @@ pub fn news(before: Option<&RolloutStatus>, after: &RolloutStatus) -> Vec<(&'sta
         news.push(("RolloutHalted", halt.message.clone(), true));
     }
     if after.completed_at.is_some() && same.is_none_or(|before| before.completed_at.is_none()) {
-        news.push(("RolloutCompleted", format!("{} of {} devices done", after.done, after.total), false));
+        news.push((
+            "RolloutCompleted",
+            format!("{} of {} devices done", after.done, after.total),
+            false,
+        ));
     }
     news
 }
@@ -112,33 +163,69 @@ pub fn news(before: Option<&RolloutStatus>, after: &RolloutStatus) -> Vec<(&'sta
 pub fn pool(object: &HardwarePool, summary: &PoolSummary, plan: &Plan, now: Timestamp) -> HardwarePoolStatus {
     let generation = object.metadata.generation.unwrap_or_default();
     let percent = u64::from(summary.compliant) * 100 / u64::from(summary.bound.max(1));
-    let mut conditions = object.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
+    let mut conditions = object
+        .status
+        .as_ref()
+        .map(|s| s.conditions.clone())
+        .unwrap_or_default();
     let missing = summary.missing_baselines.join(", ");
     let conflict = plan.findings.iter().find(|finding| {
         matches!(finding, kiban_core::finding::Finding::BaselineConflict { pool, .. } if *pool == summary.name)
     });
     let (truth, reason, message) = match (missing.is_empty(), conflict) {
-        (false, _) => (Truth::False, "BaselineNotFound", format!("there is no FirmwareBaseline {missing}")),
+        (false, _) => (
+            Truth::False,
+            "BaselineNotFound",
+            format!("there is no FirmwareBaseline {missing}"),
+        ),
         (true, Some(finding)) => (Truth::False, "BaselineConflict", finding.to_string()),
         (true, None) => (Truth::True, "Resolved", String::new()),
     };
-    condition::set(&mut conditions, "BaselinesResolved", truth, reason, &message, generation, now);
-    let halted = plan.rollouts.iter().find(|r| r.pool == summary.name && r.status.halt.is_some());
+    condition::set(
+        &mut conditions,
+        "BaselinesResolved",
+        truth,
+        reason,
+        &message,
+        generation,
+        now,
+    );
+    let halted = plan
+        .rollouts
+        .iter()
+        .find(|r| r.pool == summary.name && r.status.halt.is_some());
     let figures = format!(
         "{} of {} compliant, {} updating, {} held, {} not known",
         summary.compliant, summary.bound, summary.updating, summary.held, summary.unknown
     );
-    let halt_message = halted.map(|r| format!("rollout {} halted; {figures}", r.name)).unwrap_or_default();
+    let halt_message = halted
+        .map(|r| format!("rollout {} halted; {figures}", r.name))
+        .unwrap_or_default();
     let standing = if truth == Truth::False {
-        Standing::Stalled { reason, message: &message }
+        Standing::Stalled {
+            reason,
+            message: &message,
+        }
     } else if halted.is_some() {
-        Standing::Stalled { reason: "RolloutHalted", message: &halt_message }
+        Standing::Stalled {
+            reason: "RolloutHalted",
+            message: &halt_message,
+        }
     } else if summary.compliant + summary.no_baseline() >= summary.bound && summary.updating == 0 {
-        Standing::Ready { reason: "Compliant", message: &figures }
+        Standing::Ready {
+            reason: "Compliant",
+            message: &figures,
+        }
     } else if summary.held > 0 && summary.updating == 0 {
-        Standing::Stalled { reason: "DevicesHeld", message: &figures }
+        Standing::Stalled {
+            reason: "DevicesHeld",
+            message: &figures,
+        }
     } else {
-        Standing::Reconciling { reason: "NotCompliant", message: &figures }
+        Standing::Reconciling {
+            reason: "NotCompliant",
+            message: &figures,
+        }
     };
     condition::stand(&mut conditions, &standing, generation, now);
     HardwarePoolStatus {
@@ -160,7 +247,8 @@ trait Rest {
 
 impl Rest for PoolSummary {
     fn no_baseline(&self) -> u32 {
-        self.bound.saturating_sub(self.compliant + self.non_compliant + self.unknown)
+        self.bound
+            .saturating_sub(self.compliant + self.non_compliant + self.unknown)
     }
 }
 
@@ -169,24 +257,57 @@ impl Rest for PoolSummary {
 pub fn broken_pool(object: &HardwarePool, why: &str, now: Timestamp) -> HardwarePoolStatus {
     let mut status = object.status.clone().unwrap_or_default();
     status.observed_generation = object.metadata.generation.unwrap_or_default();
-    let standing = Standing::Stalled { reason: "SpecNotUnderstood", message: why };
+    let standing = Standing::Stalled {
+        reason: "SpecNotUnderstood",
+        message: why,
+    };
     condition::stand(&mut status.conditions, &standing, status.observed_generation, now);
     status
 }
 
 /// What a baseline's status says.
 #[must_use]
-pub fn baseline(object: &FirmwareBaseline, summary: &BaselineSummary, now: Timestamp) -> FirmwareBaselineStatus {
+pub fn baseline(
+    object: &FirmwareBaseline,
+    summary: &BaselineSummary,
+    now: Timestamp,
+) -> FirmwareBaselineStatus {
     let generation = object.metadata.generation.unwrap_or_default();
-    let mut conditions = object.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
+    let mut conditions = object
+        .status
+        .as_ref()
+        .map(|s| s.conditions.clone())
+        .unwrap_or_default();
     let missing = summary.missing_models.join(", ");
     let message = format!("there is no HardwareModel {missing}");
     let standing = if missing.is_empty() {
-        condition::set(&mut conditions, "ModelsResolved", Truth::True, "Resolved", "", generation, now);
-        Standing::Ready { reason: "Resolved", message: "" }
+        condition::set(
+            &mut conditions,
+            "ModelsResolved",
+            Truth::True,
+            "Resolved",
+            "",
+            generation,
+            now,
+        );
+        Standing::Ready {
+            reason: "Resolved",
+            message: "",
+        }
     } else {
-        condition::set(&mut conditions, "ModelsResolved", Truth::False, "ModelNotFound", &message, generation, now);
-        Standing::Stalled { reason: "ModelNotFound", message: &message }
+        condition::set(
+            &mut conditions,
+            "ModelsResolved",
+            Truth::False,
+            "ModelNotFound",
+            &message,
+            generation,
+            now,
+        );
+        Standing::Stalled {
+            reason: "ModelNotFound",
+            message: &message,
+        }
     };
     condition::stand(&mut conditions, &standing, generation, now);
     FirmwareBaselineStatus {
@@ -202,7 +323,10 @@ pub fn baseline(object: &FirmwareBaseline, summary: &BaselineSummary, now: Times
 pub fn broken_baseline(object: &FirmwareBaseline, why: &str, now: Timestamp) -> FirmwareBaselineStatus {
     let mut status = object.status.clone().unwrap_or_default();
     status.observed_generation = object.metadata.generation.unwrap_or_default();
-    let standing = Standing::Stalled { reason: "SpecNotUnderstood", message: why };
+    let standing = Standing::Stalled {
+        reason: "SpecNotUnderstood",
+        message: why,
+    };
     condition::stand(&mut status.conditions, &standing, status.observed_generation, now);
     status
 }
@@ -211,14 +335,30 @@ pub fn broken_baseline(object: &FirmwareBaseline, why: &str, now: Timestamp) -> 
 #[must_use]
 pub fn policy(object: &FleetPolicy, broken: Option<&str>, now: Timestamp) -> FleetPolicyStatus {
     let generation = object.metadata.generation.unwrap_or_default();
-    let mut conditions = object.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
+    let mut conditions = object
+        .status
+        .as_ref()
+        .map(|s| s.conditions.clone())
+        .unwrap_or_default();
     let standing = match (broken, object.spec.paused) {
-        (Some(message), _) => Standing::Stalled { reason: "SpecNotUnderstood", message },
-        (None, true) => Standing::Ready { reason: "Paused", message: "nothing new is started anywhere" },
-        (None, false) => Standing::Ready { reason: "InForce", message: "" },
+        (Some(message), _) => Standing::Stalled {
+            reason: "SpecNotUnderstood",
+            message,
+        },
+        (None, true) => Standing::Ready {
+            reason: "Paused",
+            message: "nothing new is started anywhere",
+        },
+        (None, false) => Standing::Ready {
+            reason: "InForce",
+            message: "",
+        },
     };
     condition::stand(&mut conditions, &standing, generation, now);
-    FleetPolicyStatus { observed_generation: generation, conditions }
+    FleetPolicyStatus {
+        observed_generation: generation,
+        conditions,
+    }
 }
 
 #[cfg(test)]
@@ -249,11 +389,20 @@ mod tests {
     }
 
     fn begun() -> Wanted {
-        Wanted { revision: "r1".into(), total: 24, waves: 3, wave: 1, ..Wanted::default() }
+        Wanted {
+            revision: "r1".into(),
+            total: 24,
+            waves: 3,
+            wave: 1,
+            ..Wanted::default()
+        }
     }
 
     fn reasons(before: &RolloutStatus, after: &RolloutStatus) -> Vec<&'static str> {
-        news(Some(before), after).into_iter().map(|(reason, _, _)| reason).collect()
+        news(Some(before), after)
+            .into_iter()
+            .map(|(reason, _, _)| reason)
+            .collect()
     }
 
     #[test]
@@ -262,19 +411,50 @@ mod tests {
         let first = rollout(&object(), &state(begun()), now);
         assert_eq!(news(None, &first)[0].0, "RolloutStarted");
         assert!(is_milestone(None, &first));
-        let figures = rollout(&object(), &state(Wanted { done: 1, running: 2, ..begun() }), now);
+        let figures = rollout(
+            &object(),
+            &state(Wanted {
+                done: 1,
+                running: 2,
+                ..begun()
+            }),
+            now,
+        );
         assert!(!is_milestone(Some(&first), &figures), "figures alone can wait");
         assert_eq!(reasons(&first, &figures), [""; 0]);
         assert_eq!(figures.progress, "1/24");
         let second = rollout(&object(), &state(Wanted { wave: 2, ..begun() }), now);
         assert!(is_milestone(Some(&first), &second));
         assert_eq!(reasons(&first, &second), ["WaveOpened"]);
-        let halt = HaltFacts { at: now, message: "2 failed".into(), devices: vec!["s1".into()] };
-        let halted = rollout(&object(), &state(Wanted { wave: 2, halt: Some(halt), ..begun() }), now);
+        let halt = HaltFacts {
+            at: now,
+            message: "2 failed".into(),
+            devices: vec!["s1".into()],
+        };
+        let halted = rollout(
+            &object(),
+            &state(Wanted {
+                wave: 2,
+                halt: Some(halt),
+                ..begun()
+            }),
+            now,
+        );
         assert_eq!(reasons(&second, &halted), ["RolloutHalted"]);
-        assert!(condition::is_true(&halted.conditions, "Stalled") && condition::is_true(&halted.conditions, "Halted"));
+        assert!(
+            condition::is_true(&halted.conditions, "Stalled")
+                && condition::is_true(&halted.conditions, "Halted")
+        );
         assert_eq!(reasons(&halted, &halted), [""; 0]);
-        let done = rollout(&object(), &state(Wanted { completed_at: Some(now), wave: 3, ..begun() }), now);
+        let done = rollout(
+            &object(),
+            &state(Wanted {
+                completed_at: Some(now),
+                wave: 3,
+                ..begun()
+            }),
+            now,
+        );
         assert!(condition::is_true(&done.conditions, "Ready"));
         assert_eq!(reasons(&second, &done), ["WaveOpened", "RolloutCompleted"]);
     }
@@ -291,12 +471,30 @@ mod tests {
             let ready = condition::find(&status.conditions, "Ready").unwrap();
             (ready.status.clone(), ready.reason.clone())
         };
-        let summary = PoolSummary { name: "web".into(), bound: 10, compliant: 8, ..PoolSummary::default() };
-        assert_eq!(ready(summary.clone()), ("True".into(), "Compliant".into()), "two have no baseline");
-        let behind = PoolSummary { non_compliant: 2, ..summary.clone() };
+        let summary = PoolSummary {
+            name: "web".into(),
+            bound: 10,
+            compliant: 8,
+            ..PoolSummary::default()
+        };
+        assert_eq!(
+            ready(summary.clone()),
+            ("True".into(), "Compliant".into()),
+            "two have no baseline"
+        );
+        let behind = PoolSummary {
+            non_compliant: 2,
+            ..summary.clone()
+        };
         assert_eq!(ready(behind.clone()), ("False".into(), "NotCompliant".into()));
-        assert_eq!(ready(PoolSummary { held: 1, ..behind }), ("False".into(), "DevicesHeld".into()));
-        let missing = PoolSummary { missing_baselines: vec!["x".into()], ..summary };
+        assert_eq!(
+            ready(PoolSummary { held: 1, ..behind }),
+            ("False".into(), "DevicesHeld".into())
+        );
+        let missing = PoolSummary {
+            missing_baselines: vec!["x".into()],
+            ..summary
+        };
         assert_eq!(ready(missing), ("False".into(), "BaselineNotFound".into()));
     }
 }

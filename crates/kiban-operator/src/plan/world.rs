@@ -127,7 +127,10 @@ impl Keeper {
 
     fn policy(&mut self) {
         let unreadable = self.stores.policies.undecodable().contains_key(POLICY);
-        let paused = PolicyFacts { paused: true, ..PolicyFacts::default() };
+        let paused = PolicyFacts {
+            paused: true,
+            ..PolicyFacts::default()
+        };
         match self.stores.policies.get(POLICY) {
             _ if unreadable => self.world.upsert_policy(paused),
             None => self.world.remove_policy(),
@@ -137,7 +140,8 @@ impl Keeper {
                     self.world.upsert_policy(facts)
                 }
                 Err(error) => {
-                    self.broken.insert(("FleetPolicy", POLICY.into()), error.to_string());
+                    self.broken
+                        .insert(("FleetPolicy", POLICY.into()), error.to_string());
                     self.world.upsert_policy(paused)
                 }
             },
@@ -150,7 +154,8 @@ impl Keeper {
             Some(Ok(facts)) => self.world.upsert_pool(facts),
             None => self.world.remove_pool(name),
             Some(Err(error)) => {
-                self.broken.insert(("HardwarePool", name.to_owned()), error.to_string());
+                self.broken
+                    .insert(("HardwarePool", name.to_owned()), error.to_string());
                 self.world.remove_pool(name)
             }
         };
@@ -158,11 +163,17 @@ impl Keeper {
 
     fn baseline(&mut self, name: &str) {
         self.broken.remove(&("FirmwareBaseline", name.to_owned()));
-        match self.stores.baselines.get(name).map(|object| convert::baseline(&object)) {
+        match self
+            .stores
+            .baselines
+            .get(name)
+            .map(|object| convert::baseline(&object))
+        {
             Some(Ok(facts)) => self.world.upsert_baseline(facts),
             None => self.world.remove_baseline(name),
             Some(Err(error)) => {
-                self.broken.insert(("FirmwareBaseline", name.to_owned()), error.to_string());
+                self.broken
+                    .insert(("FirmwareBaseline", name.to_owned()), error.to_string());
                 self.world.remove_baseline(name)
             }
         };
@@ -170,9 +181,18 @@ impl Keeper {
 
     fn undecodable_operations(&mut self) {
         for name in self.stores.operations.undecodable().into_keys() {
-            let pool = self.stores.devices.get(&name).map(|d| d.spec.pool.clone()).unwrap_or_default();
-            let facts =
-                OperationFacts { device: name, pool, outcome: Outcome::Running, ..OperationFacts::default() };
+            let pool = self
+                .stores
+                .devices
+                .get(&name)
+                .map(|d| d.spec.pool.clone())
+                .unwrap_or_default();
+            let facts = OperationFacts {
+                device: name,
+                pool,
+                outcome: Outcome::Running,
+                ..OperationFacts::default()
+            };
             self.world.upsert_operation(facts);
         }
     }

@@ -6,8 +6,8 @@ use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kiban_api::{
-    Device, FirmwareBaseline, FleetPolicy, HardwarePool, Operation, OperationSpec, Rollout, RolloutSpec, RolloutStatus,
-    baseline, labels, operation::PlannedUpdate, shared,
+    Device, FirmwareBaseline, FleetPolicy, HardwarePool, Operation, OperationSpec, Rollout, RolloutSpec,
+    RolloutStatus, baseline, labels, operation::PlannedUpdate, shared,
 };
 use kiban_core::{
     Plan,
@@ -45,7 +45,10 @@ pub struct Written {
 /// Whether a device's BMC was read.
 #[must_use]
 pub fn is_read(device: &Device) -> bool {
-    device.status.as_ref().is_some_and(|s| crate::condition::find(&s.conditions, "Reachable").is_some())
+    device
+        .status
+        .as_ref()
+        .is_some_and(|s| crate::condition::find(&s.conditions, "Reachable").is_some())
 }
 
 /// Writes a plan. Returns when something that was put off is due.
@@ -97,7 +100,10 @@ async fn rollouts(
 
 fn managed(extra: &[(&str, &str)]) -> BTreeMap<String, String> {
     let own = [(labels::MANAGED_BY_LABEL, labels::MANAGED_BY)];
-    own.iter().chain(extra).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    own.iter()
+        .chain(extra)
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 /// Writes one rollout, at once at a milestone, else now and then. Returns whether it was written.
@@ -106,11 +112,16 @@ async fn rollout(planner: &mut Planner, state: &RolloutState, now: Timestamp) ->
     let object = match context.stores.rollouts.get(&state.name) {
         Some(object) => (*object).clone(),
         None => {
-            let spec = RolloutSpec { pool: state.pool.clone(), baseline: state.baseline.clone() };
+            let spec = RolloutSpec {
+                pool: state.pool.clone(),
+                baseline: state.baseline.clone(),
+            };
             let mut object = Rollout::new(&state.name, spec);
             object.metadata.labels = Some(managed(&[(labels::POOL_LABEL, &state.pool)]));
             match context.writer.create(labels::PLANNER_MANAGER, &object).await {
-                Err(error) if error.is_conflict() => live::<Rollout>(&context, &state.name).await.ok_or(error)?,
+                Err(error) if error.is_conflict() => {
+                    live::<Rollout>(&context, &state.name).await.ok_or(error)?
+                }
                 result => result?,
             }
         }
@@ -125,7 +136,10 @@ async fn rollout(planner: &mut Planner, state: &RolloutState, now: Timestamp) ->
     }
     // Decided from what was seen: if someone else wrote it meanwhile, the next tick decides anew.
     let patch = status_patch(before.as_ref(), &after, object.resource_version());
-    let written: Rollout = context.writer.merge_status(labels::PLANNER_MANAGER, &state.name, &patch).await?;
+    let written: Rollout = context
+        .writer
+        .merge_status(labels::PLANNER_MANAGER, &state.name, &patch)
+        .await?;
     wrote(planner, "Rollout", &state.name);
     for (reason, text, warning) in summary::news(before.as_ref(), &after) {
         tracing::info!(rollout = %state.name, reason, %text, "rollout");
@@ -135,7 +149,10 @@ async fn rollout(planner: &mut Planner, state: &RolloutState, now: Timestamp) ->
             context.events.normal(&written, reason, text);
         }
     }
-    planner.keeper.world.upsert_rollout(kiban_api::convert::rollout(&written));
+    planner
+        .keeper
+        .world
+        .upsert_rollout(kiban_api::convert::rollout(&written));
     Ok(true)
 }
 
@@ -154,7 +171,10 @@ fn may_write(planner: &Planner, kind: &'static str, name: &str) -> bool {
 }
 
 fn wrote(planner: &mut Planner, kind: &'static str, name: &str) {
-    planner.written.figures.insert((kind, name.to_owned()), planner.context.clock.elapsed());
+    planner
+        .written
+        .figures
+        .insert((kind, name.to_owned()), planner.context.clock.elapsed());
 }
 
 /// A merge patch from one status to another: fields that are no longer there are taken away.
@@ -174,9 +194,10 @@ fn status_patch<S: Serialize>(before: Option<&S>, after: &S, version: Option<Str
 
 /// Operations that were withdrawn and still carry their finalizer: the planner died between the two.
 async fn finish_withdrawals(planner: &Planner) {
-    let left = planner.context.stores.operations.filter(|operation| {
-        operation.metadata.deletion_timestamp.is_some() && super::is_pending(operation)
-    });
+    let left =
+        planner.context.stores.operations.filter(|operation| {
+            operation.metadata.deletion_timestamp.is_some() && super::is_pending(operation)
+        });
     for operation in left {
         if let Err(error) = take_finalizer(&planner.context, &operation).await {
             tracing::warn!(operation = %operation.name_any(), %error, "could not finish a withdrawal");
@@ -186,10 +207,19 @@ async fn finish_withdrawals(planner: &Planner) {
 
 /// An operation that nobody began has nothing for the ledger.
 async fn take_finalizer(context: &Context, operation: &Operation) -> Result<(), WriteError> {
-    let kept: Vec<_> = operation.finalizers().iter().filter(|f| *f != labels::LEDGER_FINALIZER).cloned().collect();
+    let kept: Vec<_> = operation
+        .finalizers()
+        .iter()
+        .filter(|f| *f != labels::LEDGER_FINALIZER)
+        .cloned()
+        .collect();
     let metadata = json!({ "resourceVersion": operation.resource_version(), "uid": operation.uid(), "finalizers": kept });
     let patch = json!({ "metadata": metadata });
-    match context.writer.merge::<Operation>(labels::PLANNER_MANAGER, &operation.name_any(), &patch).await {
+    match context
+        .writer
+        .merge::<Operation>(labels::PLANNER_MANAGER, &operation.name_any(), &patch)
+        .await
+    {
         Ok(_) => Ok(()),
         Err(error) if error.is_not_found() => Ok(()),
         Err(error) => Err(error),
@@ -199,12 +229,20 @@ async fn take_finalizer(context: &Context, operation: &Operation) -> Result<(), 
 async fn withdraw(planner: &Planner, withdrawals: &[Withdrawal], failure: &mut Option<&'static str>) {
     let context = &planner.context;
     for withdrawal in withdrawals {
-        let Some(operation) = pending(context, &withdrawal.device, &withdrawal.id) else { continue };
-        tracing::info!(device = withdrawal.device, reason = withdrawal.reason, "an operation is withdrawn");
+        let Some(operation) = pending(context, &withdrawal.device, &withdrawal.id) else {
+            continue;
+        };
+        tracing::info!(
+            device = withdrawal.device,
+            reason = withdrawal.reason,
+            "an operation is withdrawn"
+        );
         // Only while it is as seen: an executor that began it meanwhile has changed it.
         let result = match context.writer.delete(&*operation, true).await {
             Ok(()) => match context.stores.operations.get(&withdrawal.device) {
-                Some(deleting) if deleting.uid() == operation.uid() => take_finalizer(context, &deleting).await,
+                Some(deleting) if deleting.uid() == operation.uid() => {
+                    take_finalizer(context, &deleting).await
+                }
                 _ => Ok(()),
             },
             Err(error) => Err(error),
@@ -225,16 +263,28 @@ fn pending(context: &Context, device: &str, id: &str) -> Option<std::sync::Arc<O
 
 async fn adopt(planner: &mut Planner, adoptions: &[Adoption], failure: &mut Option<&'static str>) {
     let context = planner.context.clone();
-    for adoption in adoptions.iter().filter(|adoption| adoption.epoch != planner.tenure.epoch) {
-        let Some(operation) = pending(&context, &adoption.device, &adoption.id) else { continue };
+    for adoption in adoptions
+        .iter()
+        .filter(|adoption| adoption.epoch != planner.tenure.epoch)
+    {
+        let Some(operation) = pending(&context, &adoption.device, &adoption.id) else {
+            continue;
+        };
         if operation.metadata.deletion_timestamp.is_some() {
             continue;
         }
         let metadata = json!({ "resourceVersion": operation.resource_version(), "uid": operation.uid() });
         let patch = json!({ "metadata": metadata, "spec": { "epoch": planner.tenure.epoch } });
-        match context.writer.merge::<Operation>(labels::PLANNER_MANAGER, &adoption.device, &patch).await {
+        match context
+            .writer
+            .merge::<Operation>(labels::PLANNER_MANAGER, &adoption.device, &patch)
+            .await
+        {
             Ok(operation) => {
-                planner.keeper.world.upsert_operation(kiban_api::convert::operation(&operation));
+                planner
+                    .keeper
+                    .world
+                    .upsert_operation(kiban_api::convert::operation(&operation));
             }
             Err(error) if error.is_conflict() || error.is_not_found() => {}
             Err(error) => note_failure(failure, "an adoption", &adoption.device, &error),
@@ -249,7 +299,10 @@ async fn create(
     failure: &mut Option<&'static str>,
 ) {
     let (context, tenure) = (planner.context.clone(), planner.tenure.clone());
-    let granted: Vec<&NewOperation> = wanted.iter().filter(|wanted| !stuck.contains(&wanted.rollout)).collect();
+    let granted: Vec<&NewOperation> = wanted
+        .iter()
+        .filter(|wanted| !stuck.contains(&wanted.rollout))
+        .collect();
     let calls: Vec<_> = granted
         .into_iter()
         .map(|wanted| {
@@ -261,7 +314,11 @@ async fn create(
                 }
                 let sent = context.clock.elapsed();
                 let object = operation(wanted, tenure.epoch);
-                (wanted, sent, Some(context.writer.create(labels::PLANNER_MANAGER, &object).await))
+                (
+                    wanted,
+                    sent,
+                    Some(context.writer.create(labels::PLANNER_MANAGER, &object).await),
+                )
             }
         })
         .collect();
@@ -272,18 +329,32 @@ async fn create(
                 failure.get_or_insert("LeaseTooShort");
             }
             Some(Ok(object)) => {
-                tracing::info!(device = wanted.device, id = wanted.id, wave = wanted.wave, "an operation is granted");
-                planner.keeper.world.upsert_operation(kiban_api::convert::operation(&object));
+                tracing::info!(
+                    device = wanted.device,
+                    id = wanted.id,
+                    wave = wanted.wave,
+                    "an operation is granted"
+                );
+                planner
+                    .keeper
+                    .world
+                    .upsert_operation(kiban_api::convert::operation(&object));
             }
             Some(Err(error)) if error.is_conflict() => {
                 // There is one already. What it is, a live read tells; until then it counts.
-                planner.keeper.world.upsert_operation(counted(wanted, planner.tenure.epoch));
+                planner
+                    .keeper
+                    .world
+                    .upsert_operation(counted(wanted, planner.tenure.epoch));
                 live::<Operation>(&context, &wanted.device).await;
             }
             Some(Err(error)) => {
                 note_failure(failure, "an operation", &wanted.device, &error);
                 if may_have_happened(&error) {
-                    planner.keeper.world.upsert_operation(counted(wanted, planner.tenure.epoch));
+                    planner
+                        .keeper
+                        .world
+                        .upsert_operation(counted(wanted, planner.tenure.epoch));
                     planner.written.uncertain.insert(wanted.device.clone(), sent);
                 }
             }
@@ -331,11 +402,18 @@ pub fn operation(wanted: &NewOperation, epoch: i64) -> Operation {
     };
     let metadata = ObjectMeta {
         name: Some(wanted.device.clone()),
-        labels: Some(managed(&[(labels::POOL_LABEL, &wanted.pool), (labels::ROLLOUT_LABEL, &wanted.rollout)])),
+        labels: Some(managed(&[
+            (labels::POOL_LABEL, &wanted.pool),
+            (labels::ROLLOUT_LABEL, &wanted.rollout),
+        ])),
         finalizers: Some(vec![labels::LEDGER_FINALIZER.to_owned()]),
         ..ObjectMeta::default()
     };
-    Operation { metadata, spec, status: None }
+    Operation {
+        metadata,
+        spec,
+        status: None,
+    }
 }
 
 fn update(wanted: &kiban_core::plan::PlannedUpdate) -> PlannedUpdate {
@@ -366,29 +444,50 @@ fn update(wanted: &kiban_core::plan::PlannedUpdate) -> PlannedUpdate {
 }
 
 /// Writes the figures of pools, baselines and the policy, each at most once in a while. Returns whether one was put off.
-async fn summaries(planner: &mut Planner, plan: &Plan, now: Timestamp, failure: &mut Option<&'static str>) -> bool {
+async fn summaries(
+    planner: &mut Planner,
+    plan: &Plan,
+    now: Timestamp,
+    failure: &mut Option<&'static str>,
+) -> bool {
     let mut put_off = false;
     let stores = planner.context.stores.clone();
     for object in stores.pools.all() {
         let name = object.name_any();
         let summary = plan.pools.iter().find(|pool| pool.name == name);
-        let after = match (planner.keeper.broken.get(&("HardwarePool", name.clone())), summary) {
+        let after = match (
+            planner.keeper.broken.get(&("HardwarePool", name.clone())),
+            summary,
+        ) {
             (Some(why), _) => summary::broken_pool(&object, why, now),
             (None, Some(found)) => summary::pool(&object, found, plan, now),
             (None, None) => continue,
         };
-        put_off |= !figures::<HardwarePool, _>(planner, "HardwarePool", &name, object.status.as_ref(), &after, failure).await;
+        put_off |= !figures::<HardwarePool, _>(
+            planner,
+            "HardwarePool",
+            &name,
+            object.status.as_ref(),
+            &after,
+            failure,
+        )
+        .await;
     }
     for object in stores.baselines.all() {
         let name = object.name_any();
         let summary = plan.baselines.iter().find(|baseline| baseline.name == name);
-        let after = match (planner.keeper.broken.get(&("FirmwareBaseline", name.clone())), summary) {
+        let after = match (
+            planner.keeper.broken.get(&("FirmwareBaseline", name.clone())),
+            summary,
+        ) {
             (Some(why), _) => summary::broken_baseline(&object, why, now),
             (None, Some(found)) => summary::baseline(&object, found, now),
             (None, None) => continue,
         };
         let before = object.status.as_ref();
-        put_off |= !figures::<FirmwareBaseline, _>(planner, "FirmwareBaseline", &name, before, &after, failure).await;
+        put_off |=
+            !figures::<FirmwareBaseline, _>(planner, "FirmwareBaseline", &name, before, &after, failure)
+                .await;
     }
     for object in stores.policies.all() {
         let name = object.name_any();
@@ -421,7 +520,12 @@ where
     }
     wrote(planner, kind, name);
     let patch = status_patch(before, after, None);
-    match planner.context.writer.merge_status::<K>(labels::PLANNER_MANAGER, name, &patch).await {
+    match planner
+        .context
+        .writer
+        .merge_status::<K>(labels::PLANNER_MANAGER, name, &patch)
+        .await
+    {
         Ok(_) => {}
         Err(error) if error.is_not_found() => {}
         Err(error) => note_failure(failure, "a status", name, &error),
@@ -460,7 +564,11 @@ async fn notes(planner: &mut Planner, failure: &mut Option<&'static str>) -> boo
 
 async fn write_note(context: &Context, name: &str, note: &Note) -> Result<(), WriteError> {
     let patch = json!({ "status": note.patch() });
-    context.writer.merge_status::<Device>(labels::PLANNER_MANAGER, name, &patch).await.map(|_| ())
+    context
+        .writer
+        .merge_status::<Device>(labels::PLANNER_MANAGER, name, &patch)
+        .await
+        .map(|_| ())
 }
 
 #[cfg(test)]
@@ -483,13 +591,19 @@ mod tests {
         let object = operation(&wanted, 7);
         assert_eq!((object.name_any().as_str(), object.spec.epoch), ("s1", 7));
         assert_eq!(object.finalizers(), [labels::LEDGER_FINALIZER]);
-        assert_eq!(object.labels().get(labels::ROLLOUT_LABEL).map(String::as_str), Some("web-r650"));
+        assert_eq!(
+            object.labels().get(labels::ROLLOUT_LABEL).map(String::as_str),
+            Some("web-r650")
+        );
         assert_eq!(kiban_api::convert::operation(&object), counted(&wanted, 7));
     }
 
     #[test]
     fn a_status_patch_takes_away_what_is_gone() {
-        let before = RolloutStatus { commit: "c".into(), ..RolloutStatus::default() };
+        let before = RolloutStatus {
+            commit: "c".into(),
+            ..RolloutStatus::default()
+        };
         let patch = status_patch(Some(&before), &RolloutStatus::default(), Some("9".into()));
         assert!(patch["status"].as_object().unwrap()["commit"].is_null());
     }

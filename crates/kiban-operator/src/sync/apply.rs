@@ -40,7 +40,13 @@ pub async fn apply(
             .filter_map(|key| desired.objects.get(key).map(|wanted| (&key.1, wanted)))
             .map(|(object, wanted)| {
                 let value = wanted.to_apply(kind, object, &name, commit);
-                async move { (object, wanted, apply_one(context, repository, kind, object, &value).await) }
+                async move {
+                    (
+                        object,
+                        wanted,
+                        apply_one(context, repository, kind, object, &value).await,
+                    )
+                }
             })
             .collect();
         let mut results = stream::iter(calls).buffer_unordered(context.config.apply_concurrency.max(1));
@@ -61,7 +67,12 @@ pub async fn apply(
 impl Applied {
     fn failed(&mut self, error: &WriteError, file: String, line: u32) {
         self.reason.get_or_insert(error.category());
-        self.errors.push(SourceError { file, line, field: String::new(), message: error.to_string() });
+        self.errors.push(SourceError {
+            file,
+            line,
+            field: String::new(),
+            message: error.to_string(),
+        });
     }
 }
 
@@ -75,7 +86,11 @@ async fn apply_one(
 ) -> Result<i64, WriteError> {
     match kind.apply(context, value, name, false).await {
         Err(error) if error.is_conflict() => {
-            let note = format!("{} {name}: {}; what is in Git is put back", kind.as_str(), conflict(&error));
+            let note = format!(
+                "{} {name}: {}; what is in Git is put back",
+                kind.as_str(),
+                conflict(&error)
+            );
             tracing::warn!(%note, "a field that Git has was changed by someone else");
             context.events.warning(repository, "ChangeTakenBack", note);
             kind.apply(context, value, name, true).await

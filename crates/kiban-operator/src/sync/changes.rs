@@ -33,11 +33,15 @@ pub fn changes(
 ) -> Changes {
     let mut changes = Changes::default();
     let of = |kind: Kind| present.get(&kind).map(Vec::as_slice).unwrap_or_default();
-    let owners: BTreeMap<(Kind, &str), &Present> =
-        Kind::ALL.into_iter().flat_map(|k| of(k).iter().map(move |p| ((k, p.name.as_str()), p))).collect();
+    let owners: BTreeMap<(Kind, &str), &Present> = Kind::ALL
+        .into_iter()
+        .flat_map(|k| of(k).iter().map(move |p| ((k, p.name.as_str()), p)))
+        .collect();
     for ((kind, name), wanted) in &desired.objects {
         let present = owners.get(&(*kind, name.as_str()));
-        let other = present.and_then(|p| p.repository.as_deref()).filter(|owner| *owner != repository);
+        let other = present
+            .and_then(|p| p.repository.as_deref())
+            .filter(|owner| *owner != repository);
         if let Some(other) = other {
             changes.errors.push(SourceError {
                 file: wanted.file.clone(),
@@ -61,8 +65,14 @@ pub fn changes(
         }
     }
     // A FleetRepository is never removed because it is not in the repository: it is how the repository got here.
-    for kind in Kind::ALL.into_iter().rev().filter(|kind| *kind != Kind::FleetRepository) {
-        let ours = of(kind).iter().filter(|p| p.repository.as_deref() == Some(repository) && !p.deleting);
+    for kind in Kind::ALL
+        .into_iter()
+        .rev()
+        .filter(|kind| *kind != Kind::FleetRepository)
+    {
+        let ours = of(kind)
+            .iter()
+            .filter(|p| p.repository.as_deref() == Some(repository) && !p.deleting);
         let gone = ours.filter(|p| !desired.objects.contains_key(&(kind, p.name.clone())));
         let mut gone: Vec<_> = gone.map(|p| (kind, p.name.clone())).collect();
         gone.sort();
@@ -102,7 +112,10 @@ pub fn guard(
             "commit {commit} holds no object; the {all} that came from this repository stay. To retire them, delete the \
              objects or the namespace; else commit the files again"
         );
-        return Guard::Hold { reason: "RepositoryEmptied", message };
+        return Guard::Hold {
+            reason: "RepositoryEmptied",
+            message,
+        };
     }
     if confirmed {
         return Guard::Pass;
@@ -127,7 +140,10 @@ pub fn guard(
         over.join(", "),
         kiban_api::labels::CONFIRM_PRUNE_ANNOTATION
     );
-    Guard::Hold { reason: "PruneHeld", message }
+    Guard::Hold {
+        reason: "PruneHeld",
+        message,
+    }
 }
 
 #[cfg(test)]
@@ -138,7 +154,11 @@ mod tests {
     fn desired(names: &[&str]) -> Desired {
         let mut desired = Desired::default();
         for name in names {
-            let wanted = Wanted { value: json!({}), file: "all.yaml".into(), line: 1 };
+            let wanted = Wanted {
+                value: json!({}),
+                file: "all.yaml".into(),
+                line: 1,
+            };
             desired.objects.insert((Kind::Device, (*name).to_owned()), wanted);
         }
         desired
@@ -187,10 +207,19 @@ mod tests {
     #[test]
     fn an_object_of_another_repository_is_refused() {
         let present = devices(vec![present("s1", Some("other"))]);
-        let changes =
-            super::changes(&desired(&["s1"]), "fleet", &present, |_, _, _| Compared::Missing, |_, _, _, _| false);
+        let changes = super::changes(
+            &desired(&["s1"]),
+            "fleet",
+            &present,
+            |_, _, _| Compared::Missing,
+            |_, _, _, _| false,
+        );
         assert!(changes.apply.is_empty());
-        assert!(changes.errors[0].message.contains("FleetRepository other"), "{}", changes.errors[0].message);
+        assert!(
+            changes.errors[0].message.contains("FleetRepository other"),
+            "{}",
+            changes.errors[0].message
+        );
     }
 
     #[test]
@@ -198,13 +227,27 @@ mod tests {
         let present = devices(vec![present("s1", Some("fleet"))]);
         let compare = |_: Kind, _: &str, _: &Wanted| Compared::Differs { generation: 4 };
         let settled = |_: Kind, _: &str, generation: i64, _: &Wanted| generation == 4;
-        assert!(super::changes(&desired(&["s1"]), "fleet", &present, compare, settled).apply.is_empty());
+        assert!(
+            super::changes(&desired(&["s1"]), "fleet", &present, compare, settled)
+                .apply
+                .is_empty()
+        );
     }
 
     fn guard_of(removed: usize, total: usize, percent: u32, confirmed: bool) -> Guard {
         let prune = (0..removed).map(|n| (Kind::Device, format!("s{n}"))).collect();
-        let changes = Changes { prune, ..Changes::default() };
-        guard(&desired(&["kept"]), &changes, &BTreeMap::from([(Kind::Device, total)]), percent, "c0ffee", confirmed)
+        let changes = Changes {
+            prune,
+            ..Changes::default()
+        };
+        guard(
+            &desired(&["kept"]),
+            &changes,
+            &BTreeMap::from([(Kind::Device, total)]),
+            percent,
+            "c0ffee",
+            confirmed,
+        )
     }
 
     #[test]
@@ -214,7 +257,16 @@ mod tests {
         assert_eq!(guard_of(1, 5, 0, false), Guard::Pass);
         for (removed, total, percent) in [(3, 20, 10), (2, 5, 0), (3, 25, 10), (2, 2, 49)] {
             let held = guard_of(removed, total, percent, false);
-            assert!(matches!(held, Guard::Hold { reason: "PruneHeld", .. }), "{removed} of {total} at {percent} %");
+            assert!(
+                matches!(
+                    held,
+                    Guard::Hold {
+                        reason: "PruneHeld",
+                        ..
+                    }
+                ),
+                "{removed} of {total} at {percent} %"
+            );
             assert_eq!(guard_of(removed, total, percent, true), Guard::Pass, "confirmed");
         }
     }
@@ -222,10 +274,26 @@ mod tests {
     #[test]
     fn an_emptied_repository_removes_nothing_even_when_confirmed() {
         let prune = vec![(Kind::Device, "s1".to_owned())];
-        let changes = Changes { prune, ..Changes::default() };
+        let changes = Changes {
+            prune,
+            ..Changes::default()
+        };
         for confirmed in [false, true] {
-            let held = guard(&Desired::default(), &changes, &BTreeMap::new(), 100, "c0ffee", confirmed);
-            assert!(matches!(held, Guard::Hold { reason: "RepositoryEmptied", .. }));
+            let held = guard(
+                &Desired::default(),
+                &changes,
+                &BTreeMap::new(),
+                100,
+                "c0ffee",
+                confirmed,
+            );
+            assert!(matches!(
+                held,
+                Guard::Hold {
+                    reason: "RepositoryEmptied",
+                    ..
+                }
+            ));
         }
     }
 }

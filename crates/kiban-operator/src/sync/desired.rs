@@ -48,8 +48,18 @@ pub fn desired(
     namespace: &str,
     existing: BTreeSet<(String, String)>,
 ) -> Result<Desired, Invalid> {
-    let files: Vec<_> = snapshot.files.iter().map(|f| File { path: &f.path, bytes: &f.bytes }).collect();
-    let options = Options { namespace: namespace.to_owned(), existing: Some(existing) };
+    let files: Vec<_> = snapshot
+        .files
+        .iter()
+        .map(|f| File {
+            path: &f.path,
+            bytes: &f.bytes,
+        })
+        .collect();
+    let options = Options {
+        namespace: namespace.to_owned(),
+        existing: Some(existing),
+    };
     let validated = validate::validate(&files, &options);
     let mut errors: Vec<_> = validated.errors().map(source_error).collect();
     let mut result = Desired::default();
@@ -57,11 +67,23 @@ pub fn desired(
         result.warnings = validated.findings.iter().map(source_error).collect();
         for object in validated.objects {
             let Some(kind) = Kind::parse(&object.kind) else {
-                let message = format!("{} is made by the operator, and does not come from Git", object.kind);
-                errors.push(SourceError { file: object.file, line: object.line, field: "kind".into(), message });
+                let message = format!(
+                    "{} is made by the operator, and does not come from Git",
+                    object.kind
+                );
+                errors.push(SourceError {
+                    file: object.file,
+                    line: object.line,
+                    field: "kind".into(),
+                    message,
+                });
                 continue;
             };
-            let wanted = Wanted { value: object.value, file: object.file, line: object.line };
+            let wanted = Wanted {
+                value: object.value,
+                file: object.file,
+                line: object.line,
+            };
             result.objects.insert((kind, object.name), wanted);
         }
     }
@@ -74,7 +96,11 @@ pub fn desired(
 }
 
 fn source_error(finding: &Finding) -> SourceError {
-    let hint = if finding.hint.is_empty() { String::new() } else { format!("; {}", finding.hint) };
+    let hint = if finding.hint.is_empty() {
+        String::new()
+    } else {
+        format!("; {}", finding.hint)
+    };
     SourceError {
         file: finding.file.clone(),
         line: finding.line,
@@ -87,10 +113,18 @@ impl Wanted {
     /// The object as it is applied: with where it came from.
     #[must_use]
     pub fn to_apply(&self, kind: Kind, name: &str, repository: &str, commit: &str) -> Value {
-        let written = |key: &str| self.value["metadata"][key].as_object().cloned().unwrap_or_else(Map::new);
+        let written = |key: &str| {
+            self.value["metadata"][key]
+                .as_object()
+                .cloned()
+                .unwrap_or_else(Map::new)
+        };
         let (mut own_labels, mut annotations) = (written("labels"), written("annotations"));
         own_labels.insert(labels::REPOSITORY_LABEL.into(), json!(repository));
-        annotations.insert(labels::SOURCE_ANNOTATION.into(), json!(format!("{}:{}", self.file, self.line)));
+        annotations.insert(
+            labels::SOURCE_ANNOTATION.into(),
+            json!(format!("{}:{}", self.file, self.line)),
+        );
         annotations.insert(labels::COMMIT_ANNOTATION.into(), json!(commit));
         let mut object = json!({
             "apiVersion": format!("{}/{}", labels::GROUP, labels::VERSION),
@@ -106,7 +140,9 @@ impl Wanted {
     /// The file that an object came from, by its annotation `path:line`.
     #[must_use]
     pub fn is_from(&self, source: Option<&str>) -> bool {
-        source.and_then(|source| source.rsplit_once(':')).is_some_and(|(file, _)| file == self.file)
+        source
+            .and_then(|source| source.rsplit_once(':'))
+            .is_some_and(|(file, _)| file == self.file)
     }
 }
 
@@ -122,10 +158,19 @@ mod tests {
             line: 12,
         };
         let object = wanted.to_apply(Kind::HardwareModel, "r650", "fleet", "c0ffee");
-        assert_eq!(object["metadata"]["annotations"][labels::SOURCE_ANNOTATION], "models/dell.yaml:12");
-        assert_eq!(object["metadata"]["labels"], json!({"team": "a", labels::REPOSITORY_LABEL: "fleet"}));
+        assert_eq!(
+            object["metadata"]["annotations"][labels::SOURCE_ANNOTATION],
+            "models/dell.yaml:12"
+        );
+        assert_eq!(
+            object["metadata"]["labels"],
+            json!({"team": "a", labels::REPOSITORY_LABEL: "fleet"})
+        );
         assert_eq!(object["spec"], json!({"product": "R650"}));
-        assert!(wanted.is_from(Some("models/dell.yaml:9")), "a line that moved is no change");
+        assert!(
+            wanted.is_from(Some("models/dell.yaml:9")),
+            "a line that moved is no change"
+        );
         assert!(!wanted.is_from(Some("models/hpe.yaml:12")) && !wanted.is_from(None));
     }
 }

@@ -179,7 +179,13 @@ impl Kind {
     }
 
     /// Applies an object. With `force`, fields that others own are taken. Returns the generation afterwards.
-    pub async fn apply(self, context: &Context, object: &Value, name: &str, force: bool) -> Result<i64, WriteError> {
+    pub async fn apply(
+        self,
+        context: &Context,
+        object: &Value,
+        name: &str,
+        force: bool,
+    ) -> Result<i64, WriteError> {
         with_kind!(self, K => {
             let api: Api<K> = context.api();
             let params = PatchParams::apply(labels::SYNC_MANAGER);
@@ -220,7 +226,9 @@ fn is_as_wanted<K: Desired>(object: &K, wanted: &Value, repository: &str) -> boo
     };
     let has = |present: &std::collections::BTreeMap<String, String>, key: &str| {
         wanted["metadata"][key].as_object().is_none_or(|wanted| {
-            wanted.iter().all(|(k, v)| present.get(k).map(String::as_str) == v.as_str())
+            wanted
+                .iter()
+                .all(|(k, v)| present.get(k).map(String::as_str) == v.as_str())
         })
     };
     spec == *object.spec()
@@ -240,14 +248,17 @@ impl Drift {
     #[must_use]
     pub fn subscribe(stores: &Stores) -> Self {
         let subscribe = |kind: Kind| with_kind!(kind, K => (kind, K::store(stores).subscribe()));
-        Self { subscriptions: Kind::ALL.into_iter().map(subscribe).collect() }
+        Self {
+            subscriptions: Kind::ALL.into_iter().map(subscribe).collect(),
+        }
     }
 
     /// Waits until something changed.
     pub async fn changed(&self) -> Vec<(Kind, BTreeSet<String>)> {
-        let waiting = self.subscriptions.iter().map(|(kind, subscription)| {
-            Box::pin(async move { (*kind, subscription.changed().await) })
-        });
+        let waiting = self
+            .subscriptions
+            .iter()
+            .map(|(kind, subscription)| Box::pin(async move { (*kind, subscription.changed().await) }));
         let (first, _, _) = futures::future::select_all(waiting).await;
         vec![first]
     }
@@ -265,7 +276,9 @@ mod tests {
     fn stores(spec: Value) -> Stores {
         let stores = Stores::default();
         let mut object: HardwareModel = serde_json::from_value(wanted(spec)).unwrap();
-        object.labels_mut().insert(labels::REPOSITORY_LABEL.into(), "fleet".into());
+        object
+            .labels_mut()
+            .insert(labels::REPOSITORY_LABEL.into(), "fleet".into());
         object.metadata.resource_version = Some("5".into());
         object.metadata.generation = Some(2);
         stores.models.absorb(object);
@@ -277,17 +290,39 @@ mod tests {
         let short = json!({"manufacturer": "Dell", "product": "R650"});
         let long = json!({"manufacturer": "Dell", "product": "R650", "type": "Server", "base": ""});
         let compare = |present: &Value, asked: &Value, repository: &str| {
-            Kind::HardwareModel.compare(&stores(present.clone()), "r650", &wanted(asked.clone()), repository)
+            Kind::HardwareModel.compare(
+                &stores(present.clone()),
+                "r650",
+                &wanted(asked.clone()),
+                repository,
+            )
         };
-        let (same, differs) = (Compared::Same { generation: 2 }, Compared::Differs { generation: 2 });
+        let (same, differs) = (
+            Compared::Same { generation: 2 },
+            Compared::Differs { generation: 2 },
+        );
         assert_eq!(compare(&short, &long, "fleet"), same);
         assert_eq!(compare(&long, &short, "fleet"), same);
         let based = json!({"manufacturer": "Dell", "product": "R650", "base": "onyx"});
-        assert_eq!(compare(&based, &short, "fleet"), differs, "a field taken out of the file");
-        assert_eq!(compare(&short, &short, "other"), differs, "another repository's label");
+        assert_eq!(
+            compare(&based, &short, "fleet"),
+            differs,
+            "a field taken out of the file"
+        );
+        assert_eq!(
+            compare(&short, &short, "other"),
+            differs,
+            "another repository's label"
+        );
         let mut labelled = wanted(short.clone());
         labelled["metadata"]["labels"]["team"] = json!("b");
-        assert_eq!(Kind::HardwareModel.compare(&stores(short.clone()), "r650", &labelled, "fleet"), differs);
-        assert_eq!(Kind::HardwareModel.compare(&stores(short), "r750", &labelled, "fleet"), Compared::Missing);
+        assert_eq!(
+            Kind::HardwareModel.compare(&stores(short.clone()), "r650", &labelled, "fleet"),
+            differs
+        );
+        assert_eq!(
+            Kind::HardwareModel.compare(&stores(short), "r750", &labelled, "fleet"),
+            Compared::Missing
+        );
     }
 }

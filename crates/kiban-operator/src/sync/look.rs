@@ -66,9 +66,14 @@ impl Memory {
     pub fn has_drifted(&mut self, stores: &Stores, names: Vec<(Kind, BTreeSet<String>)>) -> bool {
         let moved = |kind: Kind, name: String| {
             let known = self.generations.get(&(kind, name.clone())).copied();
-            known.is_some_and(|(known, _)| kind.get(stores, &name).is_none_or(|p| p.generation != known || p.deleting))
+            known.is_some_and(|(known, _)| {
+                kind.get(stores, &name)
+                    .is_none_or(|p| p.generation != known || p.deleting)
+            })
         };
-        let drifted = names.into_iter().any(|(kind, names)| names.into_iter().any(|name| moved(kind, name)));
+        let drifted = names
+            .into_iter()
+            .any(|(kind, names)| names.into_iter().any(|name| moved(kind, name)));
         self.drifted |= drifted;
         drifted
     }
@@ -95,7 +100,14 @@ struct Refused {
 
 impl Refused {
     fn new(condition: &'static str, reason: &'static str, message: String) -> Self {
-        Self { condition, reason, message, errors: Vec::new(), count: 0, passes: false }
+        Self {
+            condition,
+            reason,
+            message,
+            errors: Vec::new(),
+            count: 0,
+            passes: false,
+        }
     }
 }
 
@@ -104,13 +116,21 @@ pub async fn look(context: &Context, object: &FleetRepository, memory: &mut Memo
     let name = object.name_any();
     let asked = annotation(object, labels::RECONCILE_ANNOTATION).map(str::to_owned);
     if object.spec.suspend {
-        write_status(context, &name, |_, status| status.last_handled_reconcile_at = asked.clone()).await;
+        write_status(context, &name, |_, status| {
+            status.last_handled_reconcile_at = asked.clone()
+        })
+        .await;
         return Looked::Good;
     }
     let fetched = match fetch(context, object, memory).await {
         Ok(fetched) => fetched,
         Err((reason, message)) => {
-            tracing::warn!(repository = name, reason, message, "the repository could not be read");
+            tracing::warn!(
+                repository = name,
+                reason,
+                message,
+                "the repository could not be read"
+            );
             let now = context.clock.now();
             write_status(context, &name, |object, status| {
                 repository::set(status, object, "Fetched", Truth::False, reason, &message, now);
@@ -122,7 +142,11 @@ pub async fn look(context: &Context, object: &FleetRepository, memory: &mut Memo
     };
     let head = fetched.head.commit;
     let generation = object.metadata.generation.unwrap_or_default();
-    let refusal = Refusal { commit: head, generation, annotations: deciding_annotations(object) };
+    let refusal = Refusal {
+        commit: head,
+        generation,
+        annotations: deciding_annotations(object),
+    };
     if memory.refused.as_ref() == Some(&refusal) {
         said_fetched(context, &name, &asked).await;
         return Looked::Good;
@@ -140,7 +164,11 @@ pub async fn look(context: &Context, object: &FleetRepository, memory: &mut Memo
             Looked::Good
         }
         Err(refused) => {
-            let result = if refused.passes { Looked::Failed(refused.reason) } else { Looked::Good };
+            let result = if refused.passes {
+                Looked::Failed(refused.reason)
+            } else {
+                Looked::Good
+            };
             memory.applied = None;
             memory.refused = (!refused.passes).then_some(refusal);
             refuse(context, object, &fetched.head, refused, &asked).await;
@@ -150,15 +178,27 @@ pub async fn look(context: &Context, object: &FleetRepository, memory: &mut Memo
 }
 
 fn deciding_annotations(object: &FleetRepository) -> [Option<String>; 3] {
-    [labels::CONFIRM_PRUNE_ANNOTATION, labels::ACCEPT_REWRITE_ANNOTATION, labels::RECONCILE_ANNOTATION]
-        .map(|key| annotation(object, key).map(str::to_owned))
+    [
+        labels::CONFIRM_PRUNE_ANNOTATION,
+        labels::ACCEPT_REWRITE_ANNOTATION,
+        labels::RECONCILE_ANNOTATION,
+    ]
+    .map(|key| annotation(object, key).map(str::to_owned))
 }
 
 /// The remote answers again, or a person asked and has an answer; else nothing changes and nothing is written.
 async fn said_fetched(context: &Context, name: &str, asked: &Option<String>) {
     let now = context.clock.now();
     write_status(context, name, |object, status| {
-        repository::set(status, object, "Fetched", Truth::True, "Fetched", "the remote was read", now);
+        repository::set(
+            status,
+            object,
+            "Fetched",
+            Truth::True,
+            "Fetched",
+            "the remote was read",
+            now,
+        );
         status.last_handled_reconcile_at.clone_from(asked);
     })
     .await;
@@ -172,13 +212,29 @@ async fn fetch(
     let told = |error: RepositoryError| (error.category(), error.to_string());
     let spec = &object.spec;
     let credentials = spec.credentials.as_ref();
-    let remote = repository::remote(context, &spec.url, &spec.branch, credentials).await.map_err(told)?;
-    let verification = repository::verification(context, spec.verify.as_ref()).await.map_err(told)?;
-    let source = Source { remote, path: spec.path.clone(), verification, limits: TreeLimits::default() };
+    let remote = repository::remote(context, &spec.url, &spec.branch, credentials)
+        .await
+        .map_err(told)?;
+    let verification = repository::verification(context, spec.verify.as_ref())
+        .await
+        .map_err(told)?;
+    let source = Source {
+        remote,
+        path: spec.path.clone(),
+        verification,
+        limits: TreeLimits::default(),
+    };
     let dir = context.config.cache_dir.join("git").join(object.name_any());
-    let previous = object.status.as_ref().and_then(|s| s.applied.as_ref()).and_then(|a| a.commit.parse().ok());
+    let previous = object
+        .status
+        .as_ref()
+        .and_then(|s| s.applied.as_ref())
+        .and_then(|a| a.commit.parse().ok());
     let generation = object.metadata.generation.unwrap_or_default();
-    let known = memory.applied.filter(|(_, at)| *at == generation && !memory.drifted).map(|(commit, _)| commit);
+    let known = memory
+        .applied
+        .filter(|(_, at)| *at == generation && !memory.drifted)
+        .map(|(commit, _)| commit);
     let deadline = context.config.git_deadline;
     let work = move || -> Result<Fetched, kiban_git::SourceError> {
         let mut mirror = Mirror::open(&dir, source)?;
@@ -229,7 +285,12 @@ async fn bring_in(
     let snapshot = match &fetched.tree {
         Some(Ok(snapshot)) => snapshot,
         Some(Err(error)) => return Err(tree_refused(error)),
-        None => return Err(Refused { passes: true, ..Refused::new("Fetched", "Progressing", "read again".into()) }),
+        None => {
+            return Err(Refused {
+                passes: true,
+                ..Refused::new("Fetched", "Progressing", "read again".into())
+            });
+        }
     };
     let name = object.name_any();
     let existing = existing(&context.stores, &name);
@@ -257,12 +318,20 @@ async fn bring_in(
         });
     }
     if let Guard::Hold { reason, message } = guarded(context, object, &desired, &changes, &commit) {
-        return Err(Refused::new("Validated", reason, message.replace("<name>", &name)));
+        return Err(Refused::new(
+            "Validated",
+            reason,
+            message.replace("<name>", &name),
+        ));
     }
     let applied = apply::apply(context, object, &commit, &desired, &changes).await;
     remember(memory, &desired, &changes, &applied);
     if let Some(reason) = applied.reason {
-        let message = format!("{} of {} writes failed", applied.errors.len(), changes.apply.len());
+        let message = format!(
+            "{} of {} writes failed",
+            applied.errors.len(),
+            changes.apply.len()
+        );
         let (passes, count) = (reason != "ApiInvalid", applied.errors.len());
         let mut refused = Refused::new("Applied", reason, message);
         (refused.errors, refused.count, refused.passes) = (applied.errors, count, passes);
@@ -329,19 +398,35 @@ fn tree_refused(error: &TreeError) -> Refused {
         _ => (error.category(), ""),
     };
     let count = errors.len();
-    Refused { errors, count, ..Refused::new("Validated", reason, format!("{error}{hint}")) }
+    Refused {
+        errors,
+        count,
+        ..Refused::new("Validated", reason, format!("{error}{hint}"))
+    }
 }
 
 fn invalid_refused(invalid: desired::Invalid) -> Refused {
     let first = invalid.errors.first();
     let place = first.map_or_else(String::new, |e| {
-        let line = if e.line > 0 { format!(":{}", e.line) } else { String::new() };
-        let field = if e.field.is_empty() { String::new() } else { format!(" {}", e.field) };
+        let line = if e.line > 0 {
+            format!(":{}", e.line)
+        } else {
+            String::new()
+        };
+        let field = if e.field.is_empty() {
+            String::new()
+        } else {
+            format!(" {}", e.field)
+        };
         format!(", the first at {}{line}{field}: {}", e.file, e.message)
     });
     let plural = if invalid.count == 1 { "" } else { "s" };
     let message = format!("{} error{plural}{place}", invalid.count);
-    Refused { errors: invalid.errors, count: invalid.count, ..Refused::new("Validated", "Invalid", message) }
+    Refused {
+        errors: invalid.errors,
+        count: invalid.count,
+        ..Refused::new("Validated", "Invalid", message)
+    }
 }
 
 /// Objects that do not come from this repository, to which its objects may refer.
@@ -352,12 +437,19 @@ fn existing(stores: &Stores, repository: &str) -> BTreeSet<(String, String)> {
             .filter(move |p| p.repository.as_deref() != Some(repository))
             .map(move |p| (kind.as_str().to_owned(), p.name))
     };
-    Kind::ALL.into_iter().filter(|kind| *kind != Kind::Device).flat_map(others).collect()
+    Kind::ALL
+        .into_iter()
+        .filter(|kind| *kind != Kind::Device)
+        .flat_map(others)
+        .collect()
 }
 
 fn compare(context: &Context, repository: &str, desired: &Desired, memory: &Memory) -> Changes {
     let stores = &context.stores;
-    let present: BTreeMap<_, _> = Kind::ALL.into_iter().map(|kind| (kind, kind.present(stores))).collect();
+    let present: BTreeMap<_, _> = Kind::ALL
+        .into_iter()
+        .map(|kind| (kind, kind.present(stores)))
+        .collect();
     changes::changes(
         desired,
         repository,
@@ -379,11 +471,18 @@ fn guarded(
 ) -> Guard {
     let name = object.name_any();
     let ours = |kind: Kind| {
-        kind.present(&context.stores).iter().filter(|p| p.repository.as_deref() == Some(name.as_str())).count()
+        kind.present(&context.stores)
+            .iter()
+            .filter(|p| p.repository.as_deref() == Some(name.as_str()))
+            .count()
     };
     let totals = Kind::ALL.into_iter().map(|kind| (kind, ours(kind))).collect();
     // The policy that is in force, not the one in the commit: a commit may not lift its own guard.
-    let policy = context.stores.policies.get("fleet").map(|policy| policy.spec.prune.max_percent);
+    let policy = context
+        .stores
+        .policies
+        .get("fleet")
+        .map(|policy| policy.spec.prune.max_percent);
     let percent = policy.unwrap_or_else(|| kiban_api::policy::PruneGuard::default().max_percent);
     let confirmed = annotation(object, labels::CONFIRM_PRUNE_ANNOTATION) == Some(commit);
     changes::guard(desired, changes, &totals, percent, commit, confirmed)
@@ -420,16 +519,35 @@ async fn succeeded(context: &Context, name: &str, head: &Head, good: &Good, aske
             repository::set(status, object, type_, Truth::True, reason, message, now);
         };
         ok(status, "Fetched", "Fetched", "the remote was read");
-        let verified = if signer.is_empty() { "no signature is asked for".into() } else { format!("signed by {signer}") };
+        let verified = if signer.is_empty() {
+            "no signature is asked for".into()
+        } else {
+            format!("signed by {signer}")
+        };
         ok(status, "Verified", head.signature.category(), &verified);
-        let warned = if good.warnings == 0 { String::new() } else { format!(", {} warnings", good.warnings) };
-        ok(status, "Validated", "Valid", &format!("{} objects{warned}", good.documents));
+        let warned = if good.warnings == 0 {
+            String::new()
+        } else {
+            format!(", {} warnings", good.warnings)
+        };
+        ok(
+            status,
+            "Validated",
+            "Valid",
+            &format!("{} objects{warned}", good.documents),
+        );
         let waits = match good.waiting.as_slice() {
             [] => String::new(),
-            waiting => format!("; to be removed when their operations have ended: {}", waiting.join(", ")),
+            waiting => format!(
+                "; to be removed when their operations have ended: {}",
+                waiting.join(", ")
+            ),
         };
         ok(status, "Applied", "Applied", &format!("commit {commit}{waits}"));
-        is_new = status.applied.as_ref().is_none_or(|applied| applied.commit != commit);
+        is_new = status
+            .applied
+            .as_ref()
+            .is_none_or(|applied| applied.commit != commit);
         if is_new {
             status.applied = Some(AppliedCommit {
                 commit: commit.clone(),
@@ -446,36 +564,81 @@ async fn succeeded(context: &Context, name: &str, head: &Head, good: &Good, aske
         status.last_handled_reconcile_at.clone_from(asked);
     })
     .await;
-    tracing::info!(repository = name, commit, written = good.written, removed = good.removed, "the commit is applied");
+    tracing::info!(
+        repository = name,
+        commit,
+        written = good.written,
+        removed = good.removed,
+        "the commit is applied"
+    );
     if is_new && let Some(object) = context.stores.repositories.get(name) {
-        let note = format!("{commit} ({}): {} written, {} removed", head.subject, good.written, good.removed);
+        let note = format!(
+            "{commit} ({}): {} written, {} removed",
+            head.subject, good.written, good.removed
+        );
         context.events.normal(&*object, "CommitApplied", note);
     }
 }
 
-async fn refuse(context: &Context, object: &FleetRepository, head: &Head, refused: Refused, asked: &Option<String>) {
+async fn refuse(
+    context: &Context,
+    object: &FleetRepository,
+    head: &Head,
+    refused: Refused,
+    asked: &Option<String>,
+) {
     let now = context.clock.now();
     let (name, commit) = (object.name_any(), head.commit.to_string());
     let mut is_new = false;
     write_status(context, &name, |object, status| {
-        repository::set(status, object, "Fetched", Truth::True, "Fetched", "the remote was read", now);
+        repository::set(
+            status,
+            object,
+            "Fetched",
+            Truth::True,
+            "Fetched",
+            "the remote was read",
+            now,
+        );
         // What comes before it went well.
-        for earlier in ["Verified", "Validated"].iter().take_while(|step| **step != refused.condition) {
+        for earlier in ["Verified", "Validated"]
+            .iter()
+            .take_while(|step| **step != refused.condition)
+        {
             if refused.condition != "Fetched" {
                 repository::set(status, object, earlier, Truth::True, earlier, "", now);
             }
         }
-        repository::set(status, object, refused.condition, Truth::False, refused.reason, &refused.message, now);
+        repository::set(
+            status,
+            object,
+            refused.condition,
+            Truth::False,
+            refused.reason,
+            &refused.message,
+            now,
+        );
         is_new = status.refused_commit.as_deref() != Some(commit.as_str());
-        let applied_already = status.applied.as_ref().is_some_and(|applied| applied.commit == commit);
+        let applied_already = status
+            .applied
+            .as_ref()
+            .is_some_and(|applied| applied.commit == commit);
         status.refused_commit = (!applied_already).then(|| commit.clone());
         status.errors.clone_from(&refused.errors);
         status.error_count = u32::try_from(refused.count).unwrap_or(u32::MAX);
         status.last_handled_reconcile_at.clone_from(asked);
     })
     .await;
-    tracing::warn!(repository = name, commit, reason = refused.reason, message = refused.message, "not applied");
+    tracing::warn!(
+        repository = name,
+        commit,
+        reason = refused.reason,
+        message = refused.message,
+        "not applied"
+    );
     if is_new && !refused.passes {
-        context.events.warning(object, "CommitRefused", format!("{commit}: {}", refused.message));
+        context
+            .events
+            .warning(object, "CommitRefused", format!("{commit}: {}", refused.message));
     }
 }
