@@ -34,13 +34,18 @@ use overlay::Overlay;
 /// Where the ledger goes and in whose name.
 #[derive(Clone, Debug)]
 pub struct LedgerConfig {
-    /// The repository and the ledger's own branch in it. The repository may be the one of the desired state.
+    /// The repository and the ledger's own branch in it. The repository may be the one of the desired state. One fetch may
+    /// receive [`MIN_FETCH_BYTES`] whatever the remote's `max_bytes` says below that: a lost copy is fetched whole.
     pub remote: Remote,
     /// Who the commits are by.
     pub author: Identity,
     /// An ssh private key (not encrypted) that signs each commit, in the text form that `ssh-keygen` writes.
     pub signing_key: Option<SecretString>,
 }
+
+/// Bytes that a fetch of the ledger may receive at least. A million records in small commits are some 3 GB until the
+/// remote packs them with deltas, and a limit below that would keep a ledger whose copy is lost from ever going on.
+pub const MIN_FETCH_BYTES: u64 = 16 << 30;
 
 /// A name and a mail address for commits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -278,9 +283,10 @@ impl Ledger {
     /// Nothing is fetched yet.
     pub fn open(
         cache_dir: &Path,
-        config: LedgerConfig,
+        mut config: LedgerConfig,
         known_tip: Option<CommitId>,
     ) -> Result<Ledger, LedgerError> {
+        config.remote.max_bytes = config.remote.max_bytes.max(MIN_FETCH_BYTES);
         let signing_key = match &config.signing_key {
             Some(text) => Some(read_signing_key(text)?),
             None => None,
