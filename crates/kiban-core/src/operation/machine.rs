@@ -4,17 +4,17 @@ use super::{
     Effect, EffectKind, Failure, FailureClass, Intent, Observation, OperationPlan, Outcome, Reading, Reason,
     Record, Reset, ResetRecord, State, TaskSeen, TaskState, Update, UpdateOutcome, UpdateResult, Work,
 };
-use crate::facts::Activation;
+use crate::{facts::Activation, version::FirmwareVersion};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, time::Duration};
+use std::{cmp::Ordering, collections::BTreeSet, time::Duration};
 
 /// What the machine is at. A phase asks for one kind of effect at a time, and says what follows from its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Phase {
     /// After a crash: write the record, so that whoever wrote it before cannot write again.
     TakeOver,
-    /// Until no call of whoever ran this before can still be on its way.
+    /// Until no call of whoever ran this before can still be on its way, and a little longer: that was by another's clock.
     WaitOut { until: Timestamp },
     /// Who answers?
     Identify,
@@ -369,7 +369,7 @@ fn absorb(plan: &OperationPlan, state: &mut State, observation: Observation, now
         (Phase::TakeOver, Observation::Written) => {
             written(state, now);
             Next::Go(Phase::WaitOut {
-                until: calls_end(&state.record).unwrap_or(now),
+                until: calls_end(&state.record).map_or(now, |end| after(end, plan.timing.retry)),
             })
         }
         (Phase::TakeOver, Observation::Failure(_)) => Next::Again(plan.timing.retry),
@@ -530,7 +530,7 @@ fn survey(plan: &OperationPlan, update: &Update, state: &mut State, reading: &Re
     if versions.wanted {
         return already_there(plan, update, state);
     }
-    let is_newer = |text: &str| newer(text, &update.to) == Some(true);
+    let is_newer = |text: &str| newer(text, &update.to);
     let planned = split(&update.from);
     if let Some(now) = versions
         .others
@@ -1354,14 +1354,14 @@ impl Versions {
             staged |= component
                 .staged
                 .as_deref()
-                .is_some_and(|staged| same(staged, &update.to));
+                .is_some_and(|staged| meets(staged, &update.to));
             match component
                 .version
                 .as_deref()
                 .map(str::trim)
                 .filter(|text| !text.is_empty())
             {
-                Some(text) if same(text, &update.to) => {
+                Some(text) if meets(text, &update.to) => {
                     at_wanted += 1;
                     all.insert(text.to_owned());
                 }
@@ -1396,7 +1396,7 @@ fn from_versions(update: &Update, seen: &str) -> String {
     let planned = split(&update.from);
     let others: Vec<&str> = split(seen)
         .into_iter()
-        .filter(|text| !same(text, &update.to))
+        .filter(|text| !meets(text, &update.to))
         .collect();
     let both: Vec<&str> = others
         .iter()
@@ -1418,14 +1418,19 @@ fn split(versions: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Whether two texts are one version.
-fn same(one: &str, other: &str) -> bool {
-    one.trim().eq_ignore_ascii_case(other.trim())
+/// Whether a reading says what is wanted, by the rules that compliance goes by too.
+fn meets(reading: &str, wanted: &str) -> bool {
+    FirmwareVersion::parse(reading).is(&FirmwareVersion::parse(wanted))
 }
 
-/// Whether one version is newer than another; None where that cannot be told.
-fn newer(_one: &str, _other: &str) -> Option<bool> {
-    None
+/// Whether two readings say the same.
+fn same(one: &str, other: &str) -> bool {
+    FirmwareVersion::parse(one) == FirmwareVersion::parse(other)
+}
+
+/// Whether one version is known to be newer than another.
+fn newer(one: &str, other: &str) -> bool {
+    FirmwareVersion::parse(one).partial_cmp(&FirmwareVersion::parse(other)) == Some(Ordering::Greater)
 }
 
 /// How long to leave the other side alone: what it asks for, within reason.

@@ -862,6 +862,37 @@ fn of_several_parts_none_may_be_left_behind() {
     assert!(!wanted(vec![part(Some("1.5"), None)]) && !wanted(vec![]));
 }
 
+#[test]
+fn a_version_that_outran_the_plan_is_left_alone() {
+    let mut run = Run::new(Habits::default(), BTreeMap::new());
+    run.machine.version = "2.1.0".into();
+    let run = run.run();
+    assert!(
+        matches!(run.outcome(), Outcome::Failed(Reason::VersionChanged, _)),
+        "{:?}",
+        run.outcome()
+    );
+    assert!(run.machine.accepted.is_empty());
+    // The way back that was planned is not one.
+    let mut run = Run::new(Habits::default(), BTreeMap::new());
+    run.machine.version = "2.1.0".into();
+    run.plan.updates[0].from = "2.1.0".into();
+    assert_eq!(*run.run().outcome(), Outcome::Succeeded);
+}
+
+#[test]
+fn what_the_wanted_text_leaves_out_is_not_asked_for() {
+    let mut run = Run::new(Habits::default(), BTreeMap::new());
+    run.machine.version = "A42 v2.60 (08/11/2022)".into();
+    run.plan.updates[0].to = "2.60".into();
+    let run = run.run();
+    assert_eq!(
+        run.durable.results[0].outcome,
+        UpdateOutcome::AlreadyThere,
+        "compliance says so too"
+    );
+}
+
 fn mishap() -> impl Strategy<Value = Mishap> {
     prop_oneof![
         Just(Mishap::DieBefore),
