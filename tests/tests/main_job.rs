@@ -49,15 +49,23 @@ async fn lab(dir: &Path) -> Result<Lab> {
 
 /// Runs a story, and shows the operator's last words when it fails.
 async fn with_operator<T>(operator: &Operator, story: impl Future<Output = Result<T>>) -> Result<T> {
-    story.await.with_context(|| format!("the operator's last words:\n{}", operator.last_words(25)))
+    story
+        .await
+        .with_context(|| format!("the operator's last words:\n{}", operator.last_words(25)))
 }
 
 fn dells(lab: &Lab) -> Vec<String> {
-    lab.estate.machines.iter().filter(|m| m.persona == Persona::Dell).map(|m| m.name.clone()).collect()
+    lab.estate
+        .machines
+        .iter()
+        .filter(|m| m.persona == Persona::Dell)
+        .map(|m| m.name.clone())
+        .collect()
 }
 
 async fn rollout(lab: &Lab, persona: Persona) -> Result<Value> {
-    lab.get("rollouts", &format!("hosting-{}", baseline_name(persona))).await
+    lab.get("rollouts", &format!("hosting-{}", baseline_name(persona)))
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,14 +75,23 @@ async fn a_commit_brings_the_fleet_to_its_baseline() -> Result<()> {
     let operator = lab.start_operator("a", &[]).await?;
     with_operator(&operator, async {
         lab.wait_compliant(LONG).await?;
-        ensure!(lab.fleet.record().all_flashes().is_empty(), "enrolling flashed something");
+        ensure!(
+            lab.fleet.record().all_flashes().is_empty(),
+            "enrolling flashed something"
+        );
 
-        let wanted = Wanted::from([(Class::Bios, NEW_BIOS.to_owned()), (Class::Nic, NEW_NIC.to_owned())]);
-        lab.estate.write_baseline(&lab.repository, Persona::Dell, &wanted)?;
+        let wanted = Wanted::from([
+            (Class::Bios, NEW_BIOS.to_owned()),
+            (Class::Nic, NEW_NIC.to_owned()),
+        ]);
+        lab.estate
+            .write_baseline(&lab.repository, Persona::Dell, &wanted)?;
         let commit = lab.repository.commit("Raise BIOS and NIC firmware on r650")?;
         lab.wait_applied(&commit, LONG).await?;
         lab.wait_for("the rollout complete", "rollouts", LONG, |rollouts| {
-            rollouts.iter().any(|rollout| !rollout["status"]["completedAt"].is_null())
+            rollouts
+                .iter()
+                .any(|rollout| !rollout["status"]["completedAt"].is_null())
         })
         .await?;
         lab.wait_compliant(LONG).await?;
@@ -85,7 +102,11 @@ async fn a_commit_brings_the_fleet_to_its_baseline() -> Result<()> {
         judge_ledger(&lab, &commit)?;
         for device in lab.list("devices").await? {
             let dell = device["spec"]["model"] == "r650";
-            ensure!(!dell || versions(&device, "BIOS") == [NEW_BIOS], "status: {}", device["status"]["firmware"]);
+            ensure!(
+                !dell || versions(&device, "BIOS") == [NEW_BIOS],
+                "status: {}",
+                device["status"]["firmware"]
+            );
         }
         Ok(())
     })
@@ -99,14 +120,29 @@ fn judge_flashes(lab: &Lab) -> Result<()> {
     for machine in &lab.estate.machines {
         let flashes = record.flashes(&machine.name);
         let expected = if dells.contains(&machine.name) { 2 } else { 0 };
-        ensure!(flashes.len() == expected, "{} was flashed {} times: {flashes:?}", machine.name, flashes.len());
+        ensure!(
+            flashes.len() == expected,
+            "{} was flashed {} times: {flashes:?}",
+            machine.name,
+            flashes.len()
+        );
     }
-    ensure!(record.double_flashes().is_empty(), "flashed twice: {:?}", record.double_flashes());
+    ensure!(
+        record.double_flashes().is_empty(),
+        "flashed twice: {:?}",
+        record.double_flashes()
+    );
     let peak = record.peak_disrupted_of(|machine| dells.iter().any(|dell| dell == machine));
-    ensure!(peak <= 2, "{peak} machines of the pool were disrupted at once, 2 are allowed");
+    ensure!(
+        peak <= 2,
+        "{peak} machines of the pool were disrupted at once, 2 are allowed"
+    );
     for rack in ["b01", "b02", "b03", "b04"] {
         let peak = record.peak_disrupted_of(|machine| machine.contains(rack));
-        ensure!(peak <= 1, "{peak} machines of rack {rack} were disrupted at once, 1 is allowed");
+        ensure!(
+            peak <= 1,
+            "{peak} machines of rack {rack} were disrupted at once, 1 is allowed"
+        );
     }
     Ok(())
 }
@@ -114,14 +150,24 @@ fn judge_flashes(lab: &Lab) -> Result<()> {
 /// The first machine was done before the second one began.
 fn judge_canary(lab: &Lab) -> Result<()> {
     let entries = lab.fleet.record().entries();
-    let starts: Vec<_> = entries.iter().filter(|e| matches!(e.what, What::FlashStarted { .. })).collect();
+    let starts: Vec<_> = entries
+        .iter()
+        .filter(|e| matches!(e.what, What::FlashStarted { .. }))
+        .collect();
     let canary = &starts.first().context("a flash")?.machine;
-    let second = starts.iter().find(|e| e.machine != *canary).context("a second machine")?;
+    let second = starts
+        .iter()
+        .find(|e| e.machine != *canary)
+        .context("a second machine")?;
     let canary_back = entries
         .iter()
         .rfind(|e| e.machine == *canary && matches!(e.what, What::HostUp))
         .context("the canary's host came back")?;
-    ensure!(canary_back.seq < second.seq, "{} began before the canary {canary} was done", second.machine);
+    ensure!(
+        canary_back.seq < second.seq,
+        "{} began before the canary {canary} was done",
+        second.machine
+    );
     Ok(())
 }
 
@@ -130,16 +176,31 @@ fn judge_ledger(lab: &Lab, commit: &str) -> Result<()> {
     let git = |args: &[&str]| lab.repository.git_in_remote(args);
     git(&["fsck", "--strict", "--no-dangling"])?;
     let log = git(&["log", "--format=%B", "ledger"])?;
-    ensure!(log.contains(&format!("Desired: {commit}")), "no trailer names the commit:\n{log}");
+    ensure!(
+        log.contains(&format!("Desired: {commit}")),
+        "no trailer names the commit:\n{log}"
+    );
     let files = git(&["ls-tree", "-r", "--name-only", "ledger"])?;
-    let operations: Vec<&str> = files.lines().filter(|file| file.starts_with("operations/")).collect();
-    ensure!(operations.len() == dells(lab).len(), "one operation per machine, but there are:\n{files}");
+    let operations: Vec<&str> = files
+        .lines()
+        .filter(|file| file.starts_with("operations/"))
+        .collect();
+    ensure!(
+        operations.len() == dells(lab).len(),
+        "one operation per machine, but there are:\n{files}"
+    );
     for file in operations {
         let text = git(&["show", &format!("ledger:{file}")])?;
-        ensure!(text.contains("Succeeded") && text.contains(NEW_BIOS) && text.contains(commit), "{file}:\n{text}");
+        ensure!(
+            text.contains("Succeeded") && text.contains(NEW_BIOS) && text.contains(commit),
+            "{file}:\n{text}"
+        );
     }
     let devices = files.lines().filter(|file| file.starts_with("devices/")).count();
-    ensure!(devices == lab.estate.machines.len(), "a file per device, but there are {devices}");
+    ensure!(
+        devices == lab.estate.machines.len(),
+        "a file per device, but there are {devices}"
+    );
     Ok(())
 }
 
@@ -151,21 +212,37 @@ async fn a_failure_halts_the_rollout_and_a_commit_resumes_it() -> Result<()> {
     with_operator(&operator, async {
         lab.wait_compliant(LONG).await?;
         // Whichever goes first fails: the canary.
-        lab.fleet.faults().add(Rule::new("*", Fault::TaskFails).class(Class::Bios).times(1));
+        lab.fleet
+            .faults()
+            .add(Rule::new("*", Fault::TaskFails).class(Class::Bios).times(1));
         let wanted = Wanted::from([(Class::Bios, NEW_BIOS.to_owned())]);
-        lab.estate.write_baseline(&lab.repository, Persona::Dell, &wanted)?;
+        lab.estate
+            .write_baseline(&lab.repository, Persona::Dell, &wanted)?;
         lab.repository.commit("Raise BIOS on r650")?;
         let halted = lab
-            .wait_for("the halt", "rollouts", LONG, |rollouts| rollouts.iter().any(|r| !r["status"]["halt"].is_null()))
+            .wait_for("the halt", "rollouts", LONG, |rollouts| {
+                rollouts.iter().any(|r| !r["status"]["halt"].is_null())
+            })
             .await?;
         let halt = &halted[0]["status"]["halt"];
-        ensure!(halt["devices"].as_array().is_some_and(|devices| devices.len() == 1), "halt: {halt}");
+        ensure!(
+            halt["devices"]
+                .as_array()
+                .is_some_and(|devices| devices.len() == 1),
+            "halt: {halt}"
+        );
         lab.wait_quiet(LONG).await?;
         // A halt that did not latch would start the next machine now.
         tokio::time::sleep(Duration::from_secs(5)).await;
-        ensure!(lab.fleet.record().all_flashes().is_empty(), "something was flashed after the halt");
+        ensure!(
+            lab.fleet.record().all_flashes().is_empty(),
+            "something was flashed after the halt"
+        );
         let waiting = lab.list("devices").await?;
-        let halted = waiting.iter().filter(|device| device["status"]["waitingOn"]["reason"] == "Halted").count();
+        let halted = waiting
+            .iter()
+            .filter(|device| device["status"]["waitingOn"]["reason"] == "Halted")
+            .count();
         ensure!(halted >= 6, "{halted} devices say that they wait on the halt");
 
         let mut pool = lab.estate.pools[0].clone();
@@ -176,10 +253,17 @@ async fn a_failure_halts_the_rollout_and_a_commit_resumes_it() -> Result<()> {
         lab.wait_compliant(LONG).await?;
         lab.wait_quiet(LONG).await?;
         let done = rollout(&lab, Persona::Dell).await?;
-        ensure!(done["status"]["halt"].is_null() && !done["status"]["completedAt"].is_null(), "{}", done["status"]);
+        ensure!(
+            done["status"]["halt"].is_null() && !done["status"]["completedAt"].is_null(),
+            "{}",
+            done["status"]
+        );
         ensure!(lab.fleet.record().double_flashes().is_empty());
         let log = lab.repository.git_in_remote(&["log", "--format=%B", "ledger"])?;
-        ensure!(log.contains(&mend), "the ledger does not name the commit that mended it");
+        ensure!(
+            log.contains(&mend),
+            "the ledger does not name the commit that mended it"
+        );
         Ok(())
     })
     .await
@@ -192,11 +276,19 @@ async fn killed_at_any_point_of_an_update_nothing_is_flashed_twice() -> Result<(
     let mut operator = lab.start_operator("k0", &[]).await?;
     lab.wait_compliant(LONG).await?;
     let wanted = Wanted::from([(Class::Bios, NEW_BIOS.to_owned())]);
-    lab.estate.write_baseline(&lab.repository, Persona::Dell, &wanted)?;
-    lab.estate.write_baseline(&lab.repository, Persona::Lenovo, &Wanted::from([(Class::Bios, "AFE130A-1.50".to_owned())]))?;
+    lab.estate
+        .write_baseline(&lab.repository, Persona::Dell, &wanted)?;
+    lab.estate.write_baseline(
+        &lab.repository,
+        Persona::Lenovo,
+        &Wanted::from([(Class::Bios, "AFE130A-1.50".to_owned())]),
+    )?;
     let commit = lab.repository.commit("Raise BIOS on r650 and sr630")?;
     // Primes, so that the kills fall on different steps of an update that takes a few seconds.
-    for (round, pause) in [700_u64, 1_300, 1_900, 2_900, 3_700, 5_300].into_iter().enumerate() {
+    for (round, pause) in [700_u64, 1_300, 1_900, 2_900, 3_700, 5_300]
+        .into_iter()
+        .enumerate()
+    {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         operator.kill()?;
         operator = lab.start_operator(&format!("k{}", round + 1), &[]).await?;
@@ -204,24 +296,42 @@ async fn killed_at_any_point_of_an_update_nothing_is_flashed_twice() -> Result<(
     with_operator(&operator, async {
         lab.wait_applied(&commit, LONG).await?;
         lab.wait_for("every device settled", "devices", LONG, |devices| {
-            devices.iter().all(|device| compliance(device) == "Compliant" || !device["status"]["hold"].is_null())
+            devices
+                .iter()
+                .all(|device| compliance(device) == "Compliant" || !device["status"]["hold"].is_null())
         })
         .await?;
         lab.wait_quiet(LONG).await?;
         let record = lab.fleet.record();
-        ensure!(record.double_flashes().is_empty(), "flashed twice: {:?}", record.double_flashes());
+        ensure!(
+            record.double_flashes().is_empty(),
+            "flashed twice: {:?}",
+            record.double_flashes()
+        );
         let mut sent: BTreeMap<String, usize> = BTreeMap::new();
         for entry in record.entries() {
             if let What::FlashStarted { .. } = entry.what {
                 *sent.entry(entry.machine).or_default() += 1;
             }
         }
-        ensure!(sent.values().all(|count| *count == 1), "flashes per machine: {sent:?}");
+        ensure!(
+            sent.values().all(|count| *count == 1),
+            "flashes per machine: {sent:?}"
+        );
         let peak = record.peak_disrupted_of(|machine| dells(&lab).iter().any(|dell| dell == machine));
-        ensure!(peak <= 2, "{peak} machines of the pool were disrupted at once, 2 are allowed");
+        ensure!(
+            peak <= 2,
+            "{peak} machines of the pool were disrupted at once, 2 are allowed"
+        );
         // One outcome per operation, and none lost.
-        let files = lab.repository.git_in_remote(&["ls-tree", "-r", "--name-only", "ledger", "operations/"])?;
-        ensure!(files.lines().count() == sent.len(), "{} machines were flashed, the ledger holds:\n{files}", sent.len());
+        let files =
+            lab.repository
+                .git_in_remote(&["ls-tree", "-r", "--name-only", "ledger", "operations/"])?;
+        ensure!(
+            files.lines().count() == sent.len(),
+            "{} machines were flashed, the ledger holds:\n{files}",
+            sent.len()
+        );
         Ok(())
     })
     .await

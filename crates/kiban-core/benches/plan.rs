@@ -1,9 +1,10 @@
-//! How long a plan takes, and how much memory a world does. Prints medians; `cargo bench -p kiban-core --bench plan`.
+//! How long a plan takes, and how much memory a world does: medians, as lines of JSON for `cargo xtask bench plan`, and a table with more for
+//! people on standard error.
 //!
 //! A plain program: the figures wanted are a table to compare with the aims (50 ms for 100,000 devices, 500 ms for a
 //! million, 25 MB per 10,000 devices), and building a million devices for each of a harness's samples would take hours.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used)]
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 #[path = "../tests/support/fleet.rs"]
 mod fleet;
@@ -118,11 +119,10 @@ fn main() {
     } else {
         sizes
     };
-    println!(
-        "{:<10} {:<28} {:>9} {:>9} {:>9} {:>9} {:>8} {:>14}",
+    eprintln!(
+        "{:<10} {:<44} {:>9} {:>9} {:>9} {:>9} {:>8} {:>14}",
         "devices", "state", "min ms", "median ms", "max ms", "check ms", "granted", "MB per 10,000"
     );
-    let ms = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e3);
     for size in sizes {
         type Off = Box<dyn Fn(usize) -> bool>;
         let states: [(&str, Off); 3] = [
@@ -136,29 +136,65 @@ fn main() {
             let memory = resident().saturating_sub(before) as f64 / 1e6 / (size as f64 / 1e4);
             // The state that lasts: rollouts are under way, the canaries granted.
             let first = plan(&world, at(0));
-            let (min, median, max) = measure(&world);
-            println!(
-                "{size:<10} {name:<28} {:>9} {:>9} {:>9} {:>9} {:>8} {memory:>14.2}",
-                ms(min),
-                ms(median),
-                ms(max),
-                ms(measure_check(&world)),
-                first.operations.len()
-            );
+            row(size, name, &world, first.operations.len(), Some(memory));
+            if name == "at rest" {
+                // Later worlds are built on memory that this one gave back.
+                figure(
+                    &format!("world, {} devices, memory per 10,000", thousands(size)),
+                    memory,
+                    "MB",
+                    1,
+                    Some(25.0),
+                );
+            }
             if !first.operations.is_empty() {
                 carry_out(&mut world, &first);
-                let (min, median, max) = measure(&world);
-                println!(
-                    "{size:<10} {:<28} {:>9} {:>9} {:>9} {:>9} {:>8} {:>14}",
-                    "  … canaries under way",
-                    ms(min),
-                    ms(median),
-                    ms(max),
-                    ms(measure_check(&world)),
-                    0,
-                    ""
-                );
+                row(size, &format!("{name}, canaries under way"), &world, 0, None);
             }
         }
     }
+}
+
+/// Measures a plan and its check, and prints both.
+fn row(size: usize, state: &str, world: &World, granted: usize, memory: Option<f64>) {
+    let (min, median, max) = measure(world);
+    let check = measure_check(world);
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    eprintln!(
+        "{size:<10} {state:<44} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {granted:>8} {:>14}",
+        ms(min),
+        ms(median),
+        ms(max),
+        ms(check),
+        memory.map(|memory| format!("{memory:.2}")).unwrap_or_default()
+    );
+    // The aims are 50 ms for 100,000 devices and 500 ms for a million.
+    let aim = size as f64 / 2_000.0;
+    let devices = thousands(size);
+    figure(
+        &format!("plan, {devices} devices in {POOLS} pools, {state}"),
+        ms(median),
+        "ms",
+        RUNS,
+        Some(aim),
+    );
+}
+
+/// One line for `cargo xtask bench`.
+fn figure(what: &str, value: f64, unit: &str, n: usize, aim: Option<f64>) {
+    let aim = aim.map(|aim| format!(r#", "aim": {aim}"#)).unwrap_or_default();
+    println!(r#"{{"bench": "{what}", "value": {value:.3}, "unit": "{unit}", "n": {n}{aim}}}"#);
+}
+
+/// 1,000,000.
+fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }

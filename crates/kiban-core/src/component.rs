@@ -80,7 +80,9 @@ impl fmt::Display for ComponentClass {
 
 /// A text that names no component class.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown component class {0:?}, expected one of BMC, BIOS, NIC, StorageController, Drive, PSU, CPLD, GPU, Other")]
+#[error(
+    "unknown component class {0:?}, expected one of BMC, BIOS, NIC, StorageController, Drive, PSU, CPLD, GPU, Other"
+)]
 pub struct UnknownClass(pub String);
 
 impl FromStr for ComponentClass {
@@ -173,6 +175,9 @@ mod tests {
     #[test]
     fn unknown_fields_of_a_component_are_left_out_of_yaml() {
         let json = serde_json::to_value(Component::new("BMC", ComponentClass::Bmc, "iDRAC")).unwrap();
-        assert_eq!(json, serde_json::json!({"id": "BMC", "class": "BMC", "name": "iDRAC"}));
+        assert_eq!(
+            json,
+            serde_json::json!({"id": "BMC", "class": "BMC", "name": "iDRAC"})
+        );
     }
 }

@@ -33,8 +33,15 @@ pub fn device_path(device: &str) -> String {
 pub fn operation_path(device: &str, id: &str, finished_at: Timestamp) -> String {
     let date = finished_at.to_zoned(TimeZone::UTC);
     // An id is usually made of the device's name; a file's name says it once.
-    let id = id.strip_prefix(device).map_or(id, |rest| rest.trim_start_matches(['-', '.']));
-    format!("operations/{:04}/{:02}/{:02}/{device}-{id}.yaml", date.year(), date.month(), date.day())
+    let id = id
+        .strip_prefix(device)
+        .map_or(id, |rest| rest.trim_start_matches(['-', '.']));
+    format!(
+        "operations/{:04}/{:02}/{:02}/{device}-{id}.yaml",
+        date.year(),
+        date.month(),
+        date.day()
+    )
 }
 
 /// Where a rollout's file is.
@@ -45,8 +52,12 @@ pub fn rollout_path(rollout: &str) -> String {
 
 /// FNV-1a (32 bits), folded to a byte: no dependency, and the same for ever.
 fn spread(name: &str) -> u8 {
-    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    hash.to_be_bytes().into_iter().fold(0, |folded, byte| folded ^ byte)
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    hash.to_be_bytes()
+        .into_iter()
+        .fold(0, |folded, byte| folded ^ byte)
 }
 
 /// A finished operation.
@@ -241,11 +252,20 @@ mod tests {
     #[test]
     fn paths_are_what_they_were() {
         // Changing one of these would lose the history before it.
-        assert_eq!(device_path("tokyo-1-b07-12"), format!("devices/{:02x}/tokyo-1-b07-12.yaml", spread("tokyo-1-b07-12")));
+        assert_eq!(
+            device_path("tokyo-1-b07-12"),
+            format!("devices/{:02x}/tokyo-1-b07-12.yaml", spread("tokyo-1-b07-12"))
+        );
         assert_eq!((spread("a"), spread("tokyo-1-b07-12")), (0xed, 0x5e));
         let at = "2026-11-24T23:59:59Z".parse().unwrap();
-        assert_eq!(operation_path("s1", "0af3", at), "operations/2026/11/24/s1-0af3.yaml");
-        assert_eq!(operation_path("s1", "s1-0af3", at), "operations/2026/11/24/s1-0af3.yaml");
+        assert_eq!(
+            operation_path("s1", "0af3", at),
+            "operations/2026/11/24/s1-0af3.yaml"
+        );
+        assert_eq!(
+            operation_path("s1", "s1-0af3", at),
+            "operations/2026/11/24/s1-0af3.yaml"
+        );
         assert_eq!(rollout_path("web-r650"), "campaigns/rollout/web-r650.yaml");
     }
 
@@ -255,6 +275,9 @@ mod tests {
         for n in 0..25_600 {
             folders[usize::from(spread(&format!("server-{n:05}")))] += 1;
         }
-        assert!(folders.iter().all(|count| (20..400).contains(count)), "{folders:?}");
+        assert!(
+            folders.iter().all(|count| (20..400).contains(count)),
+            "{folders:?}"
+        );
     }
 }

@@ -150,7 +150,11 @@ fn a_device(n: usize) -> impl Strategy<Value = (DeviceFacts, Option<OperationFac
                     id: format!("{name}-now"),
                     campaign: format!("Rollout/{pool}-r650-q4"),
                     // Mostly of the pool that the device still serves.
-                    pool: if wave % 4 > 0 { facts.pool.clone() } else { pool.into() },
+                    pool: if wave % 4 > 0 {
+                        facts.pool.clone()
+                    } else {
+                        pool.into()
+                    },
                     revision: revision.into(),
                     wave,
                     epoch: 3,
@@ -278,8 +282,14 @@ fn build(facts: &Facts, backwards: bool) -> World {
             }
             world.upsert_device(&device);
             if let Some(operation) = operation {
-                let retry = facts.pools.iter().find(|pool| pool.name == operation.pool).map(|pool| pool.retry);
-                let present = retry.filter(|_| operation.revision != "old").map(|retry| format!("now-{retry}"));
+                let retry = facts
+                    .pools
+                    .iter()
+                    .find(|pool| pool.name == operation.pool)
+                    .map(|pool| pool.retry);
+                let present = retry
+                    .filter(|_| operation.revision != "old")
+                    .map(|retry| format!("now-{retry}"));
                 world.upsert_operation(OperationFacts {
                     revision: real(&present.unwrap_or_else(|| operation.revision.clone()), first),
                     ..operation.clone()

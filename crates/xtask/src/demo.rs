@@ -26,13 +26,24 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     );
     say("building the operator, kubectl-kiban and the demo (minutes the first time, seconds after)");
     let built = workspace::cargo()
-        .args(["build", "--bins", "--package", "kiban-operator", "--package", "kiban-cli", "--package", "kiban-lab"])
+        .args([
+            "build",
+            "--bins",
+            "--package",
+            "kiban-operator",
+            "--package",
+            "kiban-cli",
+            "--package",
+            "kiban-lab",
+        ])
         .status()
         .context("failed to run cargo build")?;
     ensure!(built.success(), "cargo build failed; its errors are above");
     say("looking for kube-apiserver, etcd, kubectl and helm (built once if they are nowhere)");
     tokio::task::spawn_blocking(kiban_devcluster::Tools::find).await??;
-    let demo = workspace::Metadata::read()?.target_directory.join("debug/kiban-demo");
+    let demo = workspace::Metadata::read()?
+        .target_directory
+        .join("debug/kiban-demo");
     let mut command = Command::new(demo);
     for (given, flag) in [(args.auto, "--auto"), (args.stay, "--stay")] {
         if given {
@@ -44,7 +55,13 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     }
     // The child is in our process group: Ctrl-C reaches both, and it stops what it started.
     let ignored = tokio::spawn(async { while tokio::signal::ctrl_c().await.is_ok() {} });
-    let status = tokio::task::spawn_blocking(move || command.status()).await?.context("failed to run the demo")?;
+    let status = tokio::task::spawn_blocking(move || command.status())
+        .await?
+        .context("failed to run the demo")?;
     ignored.abort();
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

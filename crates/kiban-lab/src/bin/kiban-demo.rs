@@ -109,12 +109,14 @@ async fn tell(args: &Args) -> Result<()> {
     let mut operator = lab.start_operator("demo", &[]).await?;
     let result = chapters(&story, &lab, &mut operator).await;
     if result.is_err() {
+        let kept = dir.keep();
         eprintln!(
-            "\n{FAINT}The operator's last words:\n{}{FAINT:#}",
+            "\n{FAINT}The operator's last words (its log and the repositories are kept in {}):\n{}{FAINT:#}",
+            kept.display(),
             operator.last_words(12)
         );
+        return result;
     }
-    result?;
     if args.stay {
         println!("\nEverything stays up until Ctrl-C.");
         tokio::signal::ctrl_c().await?;
@@ -156,7 +158,9 @@ async fn chapters(story: &Story, lab: &Lab, operator: &mut Operator) -> Result<(
     let failed = &halted["status"]["halt"]["devices"];
     if *failed != json!([sick]) {
         for device in failed.as_array().into_iter().flatten().filter_map(Value::as_str) {
-            story.show_kiban(lab, &["history", &format!("device/{device}"), "-o", "yaml"]).await?;
+            story
+                .show_kiban(lab, &["explain", &format!("device/{device}")])
+                .await?;
         }
         bail!("{failed} failed, and only {sick} was broken");
     }

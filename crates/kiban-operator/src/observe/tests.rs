@@ -45,25 +45,50 @@ fn seen(bios: &str, power: PowerState) -> Box<Seen> {
         messages: Vec::new(),
     };
     Box::new(Seen {
-        identity: Identity { serial: Some("7XK2M13".into()), ..Identity::default() },
+        identity: Identity {
+            serial: Some("7XK2M13".into()),
+            ..Identity::default()
+        },
         health: Some(health),
-        inventory: Inventory { components, read_at: at(1), power, findings: Vec::new() },
+        inventory: Inventory {
+            components,
+            read_at: at(1),
+            power,
+            findings: Vec::new(),
+        },
         certificate: Some(Fingerprint([7; 32])),
     })
 }
 
 fn after(device: &Device, change: &Change, second: i64) -> (Device, DeviceStatus) {
     let status = next(device, change, &Measure::default(), at(second));
-    (Device { status: Some(status.clone()), ..device.clone() }, status)
+    (
+        Device {
+            status: Some(status.clone()),
+            ..device.clone()
+        },
+        status,
+    )
 }
 
 fn reasons(status: &DeviceStatus) -> Vec<&str> {
-    status.unledgered.iter().map(|transition| transition.reason.as_str()).collect()
+    status
+        .unledgered
+        .iter()
+        .map(|transition| transition.reason.as_str())
+        .collect()
 }
 
 fn failed() -> Change {
     let message = "no route".into();
-    Change::Unread { why: Unread::Failed { category: "Unreachable", message, slow: true }, stale: false }
+    Change::Unread {
+        why: Unread::Failed {
+            category: "Unreachable",
+            message,
+            slow: true,
+        },
+        stale: false,
+    }
 }
 
 #[test]
@@ -99,10 +124,24 @@ fn a_silent_bmc_is_told_once_with_what_to_do_and_its_return_too() {
     let (device, gone) = after(&device, &failed(), 200);
     let (device, still) = after(&device, &failed(), 300);
     assert_eq!(gone, still, "nothing changes while nothing changes");
-    assert_eq!((reasons(&gone).len(), gone.health.as_deref()), (2, Some("Unknown")));
-    let reach = gone.conditions.iter().find(|condition| condition.type_ == "Reachable").unwrap();
-    assert_eq!((reach.status.as_str(), reach.reason.as_str()), ("False", "Unreachable"));
-    assert!(reach.message.contains("check power and network"), "{}", reach.message);
+    assert_eq!(
+        (reasons(&gone).len(), gone.health.as_deref()),
+        (2, Some("Unknown"))
+    );
+    let reach = gone
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == "Reachable")
+        .unwrap();
+    assert_eq!(
+        (reach.status.as_str(), reach.reason.as_str()),
+        ("False", "Unreachable")
+    );
+    assert!(
+        reach.message.contains("check power and network"),
+        "{}",
+        reach.message
+    );
     assert!(!gone.firmware.is_empty(), "what was known stays known");
     let (_, back) = after(&device, &Change::Read(seen("1.0", PowerState::On)), 400);
     assert_eq!(reasons(&back), ["Enrolled", "Unreachable", "Reachable"]);
@@ -111,14 +150,24 @@ fn a_silent_bmc_is_told_once_with_what_to_do_and_its_return_too() {
 #[test]
 fn another_machine_holds_the_device_until_a_person_releases_it() {
     let (device, _) = after(&device(), &Change::Read(seen("1.0", PowerState::On)), 100);
-    let wrong = Change::Unread { why: Unread::WrongMachine("serial X".into()), stale: false };
+    let wrong = Change::Unread {
+        why: Unread::WrongMachine("serial X".into()),
+        stale: false,
+    };
     let (device, held) = after(&device, &wrong, 200);
-    assert_eq!(held.hold.as_ref().map(|hold| hold.reason.as_str()), Some("WrongMachine"));
+    assert_eq!(
+        held.hold.as_ref().map(|hold| hold.reason.as_str()),
+        Some("WrongMachine")
+    );
     let (mut device, still) = after(&device, &Change::Read(seen("1.0", PowerState::On)), 300);
     assert!(still.hold.is_some(), "a right answer alone releases nothing");
-    device.metadata.annotations = Some([(RELEASE_HOLD_ANNOTATION.to_owned(), "WrongMachine".to_owned())].into());
+    device.metadata.annotations =
+        Some([(RELEASE_HOLD_ANNOTATION.to_owned(), "WrongMachine".to_owned())].into());
     let (device, wrong_still) = after(&device, &wrong, 400);
-    assert!(wrong_still.hold.is_some(), "nor does an annotation while the wrong one answers");
+    assert!(
+        wrong_still.hold.is_some(),
+        "nor does an annotation while the wrong one answers"
+    );
     let (_, free) = after(&device, &Change::Read(seen("1.0", PowerState::On)), 500);
     assert_eq!(free.hold, None);
     assert_eq!(reasons(&free).last(), Some(&"Released"));
@@ -127,7 +176,11 @@ fn another_machine_holds_the_device_until_a_person_releases_it() {
 #[test]
 fn an_operations_hold_is_released_by_its_id_only() {
     let (mut device, mut status) = after(&device(), &Change::Read(seen("1.0", PowerState::On)), 100);
-    status.hold = Some(Hold { reason: "OutcomeUnknown".into(), message: String::new(), operation: "op7".into() });
+    status.hold = Some(Hold {
+        reason: "OutcomeUnknown".into(),
+        message: String::new(),
+        operation: "op7".into(),
+    });
     device.status = Some(status);
     for (value, held) in [("OutcomeUnknown", true), ("op6", true), ("op7", false)] {
         device.metadata.annotations = Some([(RELEASE_HOLD_ANNOTATION.to_owned(), value.to_owned())].into());
@@ -145,12 +198,20 @@ fn the_outbox_stays_bounded_and_its_oldest_become_one() {
     }
     let list = device.status.unwrap().unledgered;
     assert_eq!(list.len(), 16);
-    assert!(list[0].message.contains("1.0 to 1.1") && list[0].message.contains("1.40"), "{}", list[0].message);
+    assert!(
+        list[0].message.contains("1.0 to 1.1") && list[0].message.contains("1.40"),
+        "{}",
+        list[0].message
+    );
 }
 
 #[test]
 fn compliance_names_what_differs_and_is_unknown_when_nothing_fresh_is_known() {
-    let image = Some(Image { url: "https://f/x".into(), sha256: "ab".repeat(32), size: None });
+    let image = Some(Image {
+        url: "https://f/x".into(),
+        sha256: "ab".repeat(32),
+        size: None,
+    });
     let bios = WantedComponent {
         class: ComponentClass::Bios,
         matches: ComponentMatch::default(),
@@ -161,15 +222,28 @@ fn compliance_names_what_differs_and_is_unknown_when_nothing_fresh_is_known() {
         activation: None,
         allow_downgrade: false,
     };
-    let baseline = BaselineFacts { name: "b".into(), components: vec![bios], ..BaselineFacts::default() };
-    let measure = Measure { baseline: Some(baseline), ..Measure::default() };
+    let baseline = BaselineFacts {
+        name: "b".into(),
+        components: vec![bios],
+        ..BaselineFacts::default()
+    };
+    let measure = Measure {
+        baseline: Some(baseline),
+        ..Measure::default()
+    };
     let state = |device: &Device, change: &Change| {
         let status = next(device, change, &measure, at(100));
         let compliance = status.compliance.unwrap();
         (compliance.state, compliance.differs.len())
     };
     let device = device();
-    assert_eq!(state(&device, &Change::Read(seen("1.0", PowerState::On))), ("NonCompliant".into(), 1));
-    assert_eq!(state(&device, &Change::Read(seen("2.0", PowerState::On))), ("Compliant".into(), 0));
+    assert_eq!(
+        state(&device, &Change::Read(seen("1.0", PowerState::On))),
+        ("NonCompliant".into(), 1)
+    );
+    assert_eq!(
+        state(&device, &Change::Read(seen("2.0", PowerState::On))),
+        ("Compliant".into(), 0)
+    );
     assert_eq!(state(&device, &failed()), ("Unknown".into(), 0), "never read");
 }
