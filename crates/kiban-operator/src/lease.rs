@@ -376,7 +376,7 @@ impl Keeper<'_> {
         {
             Ok(_) => tracing::info!(lease = self.name, "gave the lease back"),
             Err(error) => {
-                tracing::warn!(lease = self.name, %error, "could not give the lease back, it will lapse")
+                tracing::warn!(lease = self.name, %error, "could not give the lease back, it will lapse");
             }
         }
     }
@@ -448,7 +448,6 @@ impl Keeper<'_> {
         Lease {
             metadata,
             spec: Some(spec),
-            ..Lease::default()
         }
     }
 }

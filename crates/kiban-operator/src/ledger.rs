@@ -346,7 +346,7 @@ async fn failed(context: &Context, name: &str, error: &OutError, since: Timestam
     );
     let mut first = false;
     let written = repository::update_status(context, labels::LEDGER_MANAGER, name, |object, status| {
-        first = !condition::find(&status.conditions, "LedgerPushed").is_some_and(|c| c.status == "False");
+        first = condition::find(&status.conditions, "LedgerPushed").is_none_or(|c| c.status != "False");
         repository::set(
             status,
             object,

@@ -480,7 +480,7 @@ fn announce(context: &Context, before: &Device, after: &Device) {
         (None, Some(hold)) => {
             context
                 .events
-                .warning(after, "Held", format!("{}: {}", hold.reason, hold.message))
+                .warning(after, "Held", format!("{}: {}", hold.reason, hold.message));
         }
         (Some(hold), None) => context.events.normal(
             after,

@@ -12,21 +12,6 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize)]
 pub(crate) struct Metadata {
     pub(crate) target_directory: PathBuf,
-    pub(crate) packages: Vec<Package>,
-}
-
-/// One of our packages.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Package {
-    pub(crate) name: String,
-    pub(crate) targets: Vec<Target>,
-}
-
-/// A library, program, test or bench.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Target {
-    pub(crate) name: String,
-    pub(crate) kind: Vec<String>,
 }
 
 impl Metadata {

@@ -538,7 +538,7 @@ async fn f30_f31_order_and_spelling_do_not_matter() {
         match seen.path.as_str() {
             "/redfish/v1/UpdateService" => Some(Reply::json(&json!({"FirmwareInventory": {"@odata.id": list}}))),
             path if path == list => {
-                let mut ids = vec!["BMC", "BIOS", "NIC1", "NIC2", "NIC2"];
+                let mut ids = ["BMC", "BIOS", "NIC1", "NIC2", "NIC2"];
                 let turns = round.fetch_add(1, Ordering::SeqCst) % 4;
                 ids.rotate_left(turns);
                 let members: Vec<Value> = ids.iter().map(|id| json!({"@odata.id": format!("{list}/{id}")})).collect();

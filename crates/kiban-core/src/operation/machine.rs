@@ -631,14 +631,14 @@ fn follow(
     seen: TaskSeen,
     now: Timestamp,
 ) -> Next {
-    if let Some(task) = seen.moved_to {
-        if task != was.task {
-            state.dirty = true;
-            if let Some(intent) = &mut state.record.intent {
-                intent.task = Some(task.clone());
-            }
-            return Next::Go(following(task, now));
+    if let Some(task) = seen.moved_to
+        && task != was.task
+    {
+        state.dirty = true;
+        if let Some(intent) = &mut state.record.intent {
+            intent.task = Some(task.clone());
         }
+        return Next::Go(following(task, now));
     }
     let ended = match seen.state {
         TaskState::Running => {
@@ -1003,10 +1003,11 @@ fn verify(
         return again(Reset::Bmc);
     }
     // A reset that may never have been sent is sent once more; one that was accepted is not.
-    if let Some(kind) = last_reset(state).map(|reset| reset.kind) {
-        if !confirmed && resets(state, kind) < 2 {
-            return again(kind);
-        }
+    if let Some(kind) = last_reset(state).map(|reset| reset.kind)
+        && !confirmed
+        && resets(state, kind) < 2
+    {
+        return again(kind);
     }
     if reverted {
         return Next::End(Outcome::Failed(

@@ -143,7 +143,7 @@ async fn one(
             }
         }
         EffectKind::WriteIntent | EffectKind::WriteProgress => desk.write(state).await,
-        kind if matches!(kind, EffectKind::Send { .. } | EffectKind::Reset { .. }) => {
+        EffectKind::Send { .. } | EffectKind::Reset { .. } => {
             if left.is_zero() {
                 return Ok(failure(
                     FailureClass::Local,

@@ -24,8 +24,11 @@ pub struct Round {
     pub devices: BTreeMap<String, DeviceEntry>,
     /// Rollouts at a milestone, by name, with its mark.
     pub rollouts: Vec<(String, u64)>,
-    files: BTreeMap<String, (Vec<u8>, Timestamp, (String, String))>,
+    files: BTreeMap<String, RoundFile>,
 }
+
+/// A file of a round: its content, when it happened, and the campaign and commit that it is committed under.
+type RoundFile = (Vec<u8>, Timestamp, (String, String));
 
 /// A device's part in a round.
 pub struct DeviceEntry {

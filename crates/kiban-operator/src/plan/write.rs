@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kiban_api::{
     Device, FirmwareBaseline, FleetPolicy, HardwarePool, Operation, OperationSpec, Rollout, RolloutSpec,
-    RolloutStatus, baseline, labels, operation::PlannedUpdate, shared,
+    baseline, labels, operation::PlannedUpdate, shared,
 };
 use kiban_core::{
     Plan,
@@ -574,6 +574,7 @@ async fn write_note(context: &Context, name: &str, note: &Note) -> Result<(), Wr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kiban_api::RolloutStatus;
 
     #[test]
     fn an_operation_is_named_after_its_device_and_kept_by_the_ledger() {

@@ -117,7 +117,7 @@ pub async fn look(context: &Context, object: &FleetRepository, memory: &mut Memo
     let asked = annotation(object, labels::RECONCILE_ANNOTATION).map(str::to_owned);
     if object.spec.suspend {
         write_status(context, &name, |_, status| {
-            status.last_handled_reconcile_at = asked.clone()
+            status.last_handled_reconcile_at = asked.clone();
         })
         .await;
         return Looked::Good;
