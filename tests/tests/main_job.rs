@@ -132,6 +132,18 @@ fn judge_flashes(lab: &Lab) -> Result<()> {
         "flashed twice: {:?}",
         record.double_flashes()
     );
+    // One reset per update, ours: a BMC that also restarts the host by itself could have its flash cut by our reset.
+    for dell in &dells {
+        let entries = record.of(dell);
+        let downs = entries
+            .iter()
+            .filter(|entry| matches!(entry.what, What::HostDown { .. }))
+            .count();
+        ensure!(
+            downs == 2,
+            "the host of {dell} went down {downs} times for two updates"
+        );
+    }
     let peak = record.peak_disrupted_of(|machine| dells.iter().any(|dell| dell == machine));
     ensure!(
         peak <= 2,

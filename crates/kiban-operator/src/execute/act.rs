@@ -2,6 +2,7 @@
 
 use super::machines::{Machines, Offer};
 use crate::context::Context;
+use kiban_api::baseline::Activation;
 use kiban_api::{Device, Operation};
 use kiban_bmc::{
     ApplyTime, Bmc, BmcError, ErrorKind, Health, HostReset, PowerState, TaskKind, TaskOutcome, TaskProgress,
@@ -254,7 +255,7 @@ impl<'a> Hand<'a> {
             components: Vec::new(),
             image: image.clone(),
             image_url: self.offer.as_ref().map(|offer| offer.url.clone()),
-            apply: ApplyTime::Default,
+            apply: apply_time(update.activation),
             wanted: update.to.clone(),
             method: None,
             force: false,
@@ -265,6 +266,15 @@ impl<'a> Hand<'a> {
         Ok(Observation::Sent {
             task: started.task.as_ref().map(write_task),
         })
+    }
+}
+
+/// When the BMC is to install. What takes a reset of the host waits for ours, where the BMC can wait: an iDRAC that is not told
+/// restarts the host by itself, and our own reset would then fall into the writing of the flash.
+fn apply_time(activation: Activation) -> ApplyTime {
+    match activation {
+        Activation::HostReset | Activation::ColdBoot | Activation::ACCycle => ApplyTime::OnReset,
+        Activation::None | Activation::BMCReset => ApplyTime::Default,
     }
 }
 
