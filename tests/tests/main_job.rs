@@ -250,12 +250,12 @@ async fn a_failure_halts_the_rollout_and_a_commit_resumes_it() -> Result<()> {
             lab.fleet.record().all_flashes().is_empty(),
             "something was flashed after the halt"
         );
-        let waiting = lab.list("devices").await?;
-        let halted = waiting
-            .iter()
-            .filter(|device| device["status"]["waitingOn"]["reason"] == "Halted")
-            .count();
-        ensure!(halted >= 6, "{halted} devices say that they wait on the halt");
+        // What a device waits on is written seldom, to spare the API server; it must come all the same.
+        lab.wait_for("devices that wait on the halt", "devices", LONG, |devices| {
+            let halted = |device: &&Value| device["status"]["waitingOn"]["reason"] == "Halted";
+            devices.iter().filter(halted).count() >= 6
+        })
+        .await?;
 
         let mut pool = lab.estate.pools[0].clone();
         pool.rollout["retry"] = json!(1);

@@ -36,7 +36,7 @@ pub struct Operator {
 
 /// Timings for a fleet whose machines run about a hundred times faster than real ones. The rules are the same, only the waits are
 /// shorter.
-pub const QUICK: [&str; 30] = [
+pub const QUICK: [&str; 32] = [
     "--lease-duration",
     "6s",
     "--lease-renew",
@@ -45,6 +45,8 @@ pub const QUICK: [&str; 30] = [
     "4s",
     "--summary-interval",
     "500ms",
+    "--plan-interval",
+    "2s",
     "--status-interval",
     "1s",
     "--ledger-interval",
