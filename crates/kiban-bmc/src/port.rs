@@ -13,7 +13,10 @@
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use kiban_core::component::{Component, ComponentClass};
+use kiban_core::{
+    component::{Component, ComponentClass},
+    settings::{Applied, Judgement, Reading, Scope, Values},
+};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
@@ -68,8 +71,41 @@ pub trait Bmc: Send + Sync {
     /// Removes and returns the device's input power, where the BMC can.
     fn ac_cycle(&self) -> BoxFuture<'_, BmcResult<()>>;
 
+    /// The settings that are in force, and those that wait for a reset. [`ErrorKind::NotSupported`] where the BMC offers
+    /// none of this scope.
+    fn read_settings(&self, scope: Scope) -> BoxFuture<'_, BmcResult<Reading>> {
+        Box::pin(async move { Err(no_settings(scope)) })
+    }
+
+    /// Compares wanted settings with the machine's own registry and state, read now. Changes nothing.
+    fn validate_settings<'a>(
+        &'a self,
+        scope: Scope,
+        wanted: &'a Values,
+    ) -> BoxFuture<'a, BmcResult<Judgement>> {
+        let _ = wanted;
+        Box::pin(async move { Err(no_settings(scope)) })
+    }
+
+    /// Writes what differs and can be written now into the BMC's pending object, and reads it back from there. With a
+    /// problem in any of them nothing is sent ([`ErrorKind::Invalid`]). Success says that the BMC has taken them; that they
+    /// are in force is read with [`Bmc::read_settings`] after the reset that [`Applied::reset`] asks for. While
+    /// [`Applied::left`] names something, that is to be repeated.
+    fn apply_settings<'a>(&'a self, scope: Scope, wanted: &'a Values) -> BoxFuture<'a, BmcResult<Applied>> {
+        let _ = wanted;
+        Box::pin(async move { Err(no_settings(scope)) })
+    }
+
     /// Gives the session back. Called on every way out; dropping the last handle does the same in the background.
     fn close(&self) -> BoxFuture<'_, BmcResult<()>>;
+}
+
+pub(crate) fn no_settings(scope: Scope) -> BmcError {
+    BmcError::new(
+        ErrorKind::NotSupported,
+        format!("read the {scope} settings"),
+        format!("this machine offers no {scope} settings"),
+    )
 }
 
 /// Where a BMC is and how to speak to it. `Debug` shows no secret.

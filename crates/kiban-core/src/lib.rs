@@ -31,6 +31,7 @@ pub mod pattern;
 pub mod plan;
 pub mod revision;
 pub mod rollout;
+pub mod settings;
 mod survey;
 pub mod version;
 pub mod waiting;
