@@ -22,6 +22,7 @@ use kiban_core::{
     assess::assess,
     compliance::Compliance as Answer,
     facts::{BaselineFacts, FirmwareFacts, PolicyFacts},
+    revision,
 };
 use kube::ResourceExt;
 use serde_json::json;
@@ -66,6 +67,8 @@ pub struct Measure {
     pub baseline: Option<BaselineFacts>,
     /// The fleet's policy.
     pub policy: PolicyFacts,
+    /// The revision that its rollout has, or will have as soon as a plan is made.
+    pub revision: Option<String>,
 }
 
 impl Measure {
@@ -82,7 +85,7 @@ impl Measure {
         let pool = Some(&device.spec.pool)
             .filter(|name| !name.is_empty())
             .and_then(|name| stores.pools.get(name));
-        let baseline = pool.and_then(|pool| {
+        let baseline = pool.as_ref().and_then(|pool| {
             let named = pool
                 .spec
                 .baselines
@@ -93,7 +96,15 @@ impl Measure {
             let only = speaking.next().filter(|_| speaking.next().is_none());
             only.and_then(|baseline| convert::baseline(&baseline).ok())
         });
-        Self { baseline, policy }
+        let revision = pool.zip(baseline.as_ref()).map(|(pool, baseline)| {
+            let components = revision::of_components(&baseline.components);
+            revision::of(&components, pool.spec.rollout.retry)
+        });
+        Self {
+            baseline,
+            policy,
+            revision,
+        }
     }
 }
 
@@ -183,7 +194,7 @@ pub fn next(device: &Device, change: &Change, measure: &Measure, now: Timestamp)
         }
     }
     news.measure(measure);
-    news.stand();
+    news.stand(measure.revision.as_deref());
     status
 }
 
@@ -426,7 +437,7 @@ impl News<'_> {
         });
     }
 
-    fn stand(&mut self) {
+    fn stand(&mut self, revision: Option<&str>) {
         let hold = self
             .status
             .hold
@@ -444,6 +455,7 @@ impl News<'_> {
         let differs = condition::find(&self.status.conditions, "Compliant")
             .map(|c| c.message.clone())
             .unwrap_or_default();
+        let gave_up = self.gave_up(compliance, revision);
         let standing = if let Some((reason, message)) = &hold {
             Standing::Stalled { reason, message }
         } else if let Some((reason, message)) = &reach {
@@ -452,6 +464,11 @@ impl News<'_> {
             Standing::Stalled {
                 reason: "Unhealthy",
                 message: "the device says that it needs attention now",
+            }
+        } else if let Some(message) = &gave_up {
+            Standing::Stalled {
+                reason: "UpdateFailed",
+                message,
             }
         } else if compliance == "NonCompliant" {
             Standing::Reconciling {
@@ -465,6 +482,18 @@ impl News<'_> {
             }
         };
         condition::stand(&mut self.status.conditions, &standing, self.generation, self.now);
+    }
+
+    /// What is said of a device whose update failed and that no plan takes up again before a commit.
+    fn gave_up(&self, compliance: &str, revision: Option<&str>) -> Option<String> {
+        let last = self.status.last_operation.as_ref()?;
+        let failed = last.outcome != "Succeeded" && Some(last.revision.as_str()) == revision;
+        (failed && compliance == "NonCompliant").then(|| {
+            format!(
+                "{}; when that is mended, a commit that changes the baseline or raises the pool's rollout.retry tries again",
+                last.message
+            )
+        })
     }
 }
 
@@ -483,6 +512,10 @@ fn advice(category: &str, device: &Device) -> String {
             "other clients keep every session of the BMC; close theirs or restart the BMC".into()
         }
         "Invalid" => format!("check spec.bmc and Secret {secret}"),
+        "Redirected" => format!("a redirect is not followed: {url} must be the BMC's own address"),
+        "MalformedAnswer" => format!(
+            "check whether it is the BMC that answers at {url}, and not a proxy; it is asked again by itself"
+        ),
         _ => format!("check power and network of the BMC at {url}; it is asked again by itself"),
     }
 }

@@ -4,8 +4,14 @@ use super::{
     read::{Seen, Unread},
     status::{Change, Measure, next},
 };
+use crate::condition;
 use jiff::Timestamp;
-use kiban_api::{Device, DeviceStatus, device::DeviceSpec, device::Hold, labels::RELEASE_HOLD_ANNOTATION};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kiban_api::{
+    Device, DeviceStatus,
+    device::{DeviceSpec, Hold, LastOperation},
+    labels::RELEASE_HOLD_ANNOTATION,
+};
 use kiban_bmc::{Fingerprint, Health, HealthReport, Identity, Inventory, PowerState};
 use kiban_core::{
     component::{Component, ComponentClass},
@@ -205,8 +211,8 @@ fn the_outbox_stays_bounded_and_its_oldest_become_one() {
     );
 }
 
-#[test]
-fn compliance_names_what_differs_and_is_unknown_when_nothing_fresh_is_known() {
+/// A baseline that wants a BIOS.
+fn wants(version: &str) -> Measure {
     let image = Some(Image {
         url: "https://f/x".into(),
         sha256: "ab".repeat(32),
@@ -215,7 +221,7 @@ fn compliance_names_what_differs_and_is_unknown_when_nothing_fresh_is_known() {
     let bios = WantedComponent {
         class: ComponentClass::Bios,
         matches: ComponentMatch::default(),
-        version: "2.0".into(),
+        version: version.into(),
         accept: None,
         deny: Vec::new(),
         image,
@@ -227,10 +233,64 @@ fn compliance_names_what_differs_and_is_unknown_when_nothing_fresh_is_known() {
         components: vec![bios],
         ..BaselineFacts::default()
     };
-    let measure = Measure {
+    Measure {
         baseline: Some(baseline),
+        revision: Some("r1".into()),
         ..Measure::default()
+    }
+}
+
+#[test]
+fn a_failed_update_says_what_happened_and_what_to_do_until_the_next_revision() {
+    let (device, _) = after(&device(), &Change::Read(seen("1.0", PowerState::On)), 100);
+    let last = LastOperation {
+        id: "op1".into(),
+        campaign: "Rollout/web-b".into(),
+        revision: "r1".into(),
+        outcome: "Failed".into(),
+        message: "the image failed verification".into(),
+        finished_at: Time(at(200)),
     };
+    let finished = Change::Finished {
+        last,
+        hold: None,
+        seen: None,
+        classes: Vec::new(),
+    };
+    let mut measure = wants("2.0");
+    let status = next(&device, &finished, &measure, at(200));
+    let stalled = condition::find(&status.conditions, "Stalled").unwrap();
+    assert_eq!(stalled.reason, "UpdateFailed");
+    assert!(
+        stalled.message.contains("the image failed verification")
+            && stalled.message.contains("rollout.retry"),
+        "{}",
+        stalled.message
+    );
+    let device = Device {
+        status: Some(status),
+        ..device
+    };
+    let reason = |change: &Change, measure: &Measure| {
+        let status = next(&device, change, measure, at(300));
+        condition::find(&status.conditions, "Ready")
+            .unwrap()
+            .reason
+            .clone()
+    };
+    let there = Change::Read(seen("2.0", PowerState::On));
+    assert_eq!(reason(&there, &measure), "AsWanted", "it got there after all");
+    measure.revision = Some("r2".into());
+    assert_eq!(
+        reason(&Change::Measured, &measure),
+        "UpdateWanted",
+        "it is tried again"
+    );
+}
+
+#[test]
+fn compliance_names_what_differs_and_is_unknown_when_nothing_fresh_is_known() {
+    let measure = wants("2.0");
     let state = |device: &Device, change: &Change| {
         let status = next(device, change, &measure, at(100));
         let compliance = status.compliance.unwrap();
