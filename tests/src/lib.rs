@@ -53,10 +53,15 @@ pub async fn lab(namespace: Namespace, dir: &Path, estate: Estate, options: Opti
 
 /// Commits another BIOS for the R650s, and gives the commit.
 pub fn commit_bios(lab: &Lab, version: &str) -> Result<String> {
-    let wanted = Wanted::from([(Class::Bios, version.to_owned())]);
+    commit_firmware(lab, Class::Bios, version)
+}
+
+/// Commits other firmware of a class for the R650s, everything else as delivered, and gives the commit.
+pub fn commit_firmware(lab: &Lab, class: Class, version: &str) -> Result<String> {
+    let wanted = Wanted::from([(class, version.to_owned())]);
     lab.estate
         .write_baseline(&lab.repository, Persona::Dell, &wanted)?;
-    lab.repository.commit(&format!("Bring BIOS {version} to r650"))
+    lab.repository.commit(&format!("Bring {class} {version} to r650"))
 }
 
 /// Runs a story, and shows the operators' last words when it fails.
