@@ -10,23 +10,27 @@ use std::{
     fmt::Write as _,
     io::Write as _,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 /// Emulated BMCs that speak Redfish over HTTPS.
 #[derive(Parser)]
-#[command(version)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true
+)]
 struct Cli {
+    #[command(flatten)]
+    mockup: MockupArgs,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Run a fleet until interrupted.
     Serve(Serve),
-    /// Serve a captured tree (DMTF mockup layout) read-only until interrupted.
-    Mockup(MockupArgs),
     /// Make an emulated firmware image and print its SHA-256.
     Image(ImageArgs),
     /// Print the Device manifests of a fleet, to commit.
@@ -86,24 +90,27 @@ struct Serve {
 
 #[derive(Args)]
 struct MockupArgs {
-    /// The folder that holds redfish/v1/index.json, or its parent.
-    dir: PathBuf,
+    /// Serve a captured tree (DMTF mockup layout) read-only until interrupted: the folder that holds redfish/v1/index.json, or
+    /// its parent.
+    #[arg(long, value_name = "DIR")]
+    mockup: Option<PathBuf>,
     /// Where to listen; port 0 takes a free one.
-    #[arg(long, default_value = "127.0.0.1:0")]
+    #[arg(long, default_value = "127.0.0.1:0", requires = "mockup")]
     listen: SocketAddr,
     /// The account.
-    #[arg(long, default_value = "admin")]
+    #[arg(long, default_value = "admin", requires = "mockup")]
     username: String,
     /// Its password.
     #[arg(
         long,
         env = "KIBAN_SIM_PASSWORD",
         default_value = "kiban-sim",
-        hide_env_values = true
+        hide_env_values = true,
+        requires = "mockup"
     )]
     password: String,
     /// Where to write the certificate authority (PEM).
-    #[arg(long)]
+    #[arg(long, requires = "mockup")]
     ca: Option<PathBuf>,
 }
 
@@ -196,11 +203,13 @@ fn main() -> Result<()> {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
-    match Cli::parse().command {
-        Command::Serve(args) => runtime()?.block_on(serve(args)),
-        Command::Mockup(args) => runtime()?.block_on(mockup(args)),
-        Command::Image(args) => make_image(args),
-        Command::DeviceYaml(args) => say(&device_yaml(&args)?),
+    let cli = Cli::parse();
+    match (cli.command, cli.mockup.mockup.clone()) {
+        (Some(Command::Serve(args)), _) => runtime()?.block_on(serve(args)),
+        (Some(Command::Image(args)), _) => make_image(args),
+        (Some(Command::DeviceYaml(args)), _) => say(&device_yaml(&args)?),
+        (None, Some(dir)) => runtime()?.block_on(mockup(&dir, cli.mockup)),
+        (None, None) => anyhow::bail!("nothing to do: give a command, or --mockup DIR"),
     }
 }
 
@@ -271,12 +280,12 @@ async fn serve(args: Serve) -> Result<()> {
     Ok(())
 }
 
-async fn mockup(args: MockupArgs) -> Result<()> {
-    let mockup = Mockup::serve_on(&args.dir, args.listen, &args.username, &args.password).await?;
+async fn mockup(dir: &Path, args: MockupArgs) -> Result<()> {
+    let mockup = Mockup::serve_on(dir, args.listen, &args.username, &args.password).await?;
     if let Some(path) = &args.ca {
         std::fs::write(path, mockup.ca_pem()).with_context(|| format!("write {}", path.display()))?;
     }
-    say(&format!("{} at {}\n", args.dir.display(), mockup.url()))?;
+    say(&format!("{} at {}\n", dir.display(), mockup.url()))?;
     tokio::signal::ctrl_c().await.context("wait for an interrupt")?;
     mockup.shutdown().await;
     Ok(())

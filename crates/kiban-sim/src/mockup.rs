@@ -13,7 +13,10 @@ use std::{
     collections::HashSet,
     net::SocketAddr,
     path::{Component, Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -51,6 +54,9 @@ struct Inner {
     username: String,
     password: String,
     tokens: Mutex<HashSet<String>>,
+    opened: AtomicUsize,
+    requests: AtomicUsize,
+    refused: AtomicUsize,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -80,6 +86,9 @@ impl Mockup {
             username: username.to_owned(),
             password: password.to_owned(),
             tokens: Mutex::default(),
+            opened: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -107,6 +116,18 @@ impl Mockup {
     /// SHA-256 of the certificate (DER), lower-case hexadecimal.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// How many sessions were opened since the start, and how many are open now.
+    pub fn sessions(&self) -> (usize, usize) {
+        let tokens = self.inner.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.inner.opened.load(Ordering::SeqCst), tokens.len())
+    }
+
+    /// How many requests were answered, and how many of them would have changed something and were refused.
+    pub fn requests(&self) -> (usize, usize) {
+        let count = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
+        (count(&self.inner.requests), count(&self.inner.refused))
     }
 
     /// Stops and waits.
@@ -187,6 +208,7 @@ async fn answer(inner: &Inner, request: Request<Incoming>) -> Response<Body> {
     /// A login is a line of JSON.
     const MAX_LOGIN: usize = 64 << 10;
     let (parts, body) = request.into_parts();
+    inner.requests.fetch_add(1, Ordering::SeqCst);
     let path = parts.uri.path().trim_end_matches('/').to_owned();
     match parts.method {
         Method::GET | Method::HEAD => {
@@ -218,6 +240,7 @@ async fn answer(inner: &Inner, request: Request<Incoming>) -> Response<Body> {
             empty(StatusCode::NO_CONTENT)
         }
         _ => {
+            inner.refused.fetch_add(1, Ordering::SeqCst);
             let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
             response
                 .headers_mut()
@@ -265,6 +288,7 @@ fn login(inner: &Inner, body: &[u8]) -> Response<Body> {
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .insert(token);
+    inner.opened.fetch_add(1, Ordering::SeqCst);
     response
 }
 
@@ -301,10 +325,26 @@ async fn read(inner: &Inner, path: &str) -> Response<Body> {
 fn resolve(root: &Path, path: &str) -> Option<PathBuf> {
     let decoded = percent_decode(path)?;
     let relative = Path::new(decoded.trim_start_matches('/'));
-    relative
-        .components()
-        .all(|c| matches!(c, Component::Normal(_)))
-        .then(|| root.join(relative))
+    let plain = relative.components().all(|c| matches!(c, Component::Normal(_)));
+    let exact = plain.then(|| root.join(relative))?;
+    if exact.is_dir() {
+        return Some(exact);
+    }
+    // iLO's links spell one resource in two ways (`/Systems/1/Bios`, `/systems/1/bios`); its capture has one of them.
+    let mut folder = root.to_owned();
+    for part in relative.components() {
+        let name = part.as_os_str();
+        let next = folder.join(name);
+        folder = if next.is_dir() {
+            next
+        } else {
+            let like = |entry: &std::fs::DirEntry| entry.file_name().eq_ignore_ascii_case(name);
+            let mut found: Vec<_> = std::fs::read_dir(&folder).ok()?.flatten().filter(like).collect();
+            found.sort_by_key(std::fs::DirEntry::file_name);
+            found.first()?.path()
+        };
+    }
+    Some(folder)
 }
 
 fn percent_decode(path: &str) -> Option<String> {
@@ -326,20 +366,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_stay_below_the_root() {
-        let root = Path::new("/srv/tree");
+    fn paths_stay_below_the_root_and_are_found_in_any_case() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        std::fs::create_dir_all(root.join("redfish/v1/Systems/a:b")).unwrap();
         assert_eq!(resolve(root, "/redfish/v1").unwrap(), root.join("redfish/v1"));
-        assert_eq!(
-            resolve(root, "/redfish/v1/a%3Ab").unwrap(),
-            root.join("redfish/v1/a:b")
-        );
-        for hostile in [
+        for path in ["/redfish/v1/Systems/a%3Ab", "/redfish/v1/systems/A:B"] {
+            assert_eq!(resolve(root, path).unwrap(), root.join("redfish/v1/Systems/a:b"));
+        }
+        for absent in [
             "/redfish/../../etc",
             "/redfish/%2e%2e/%2e%2e/etc",
-            "/a/%00",
+            "/redfish/%00",
             "/%zz",
+            "/redfish/v2",
         ] {
-            assert!(resolve(root, hostile).is_none(), "{hostile}");
+            assert!(resolve(root, absent).is_none(), "{absent}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Four captured machines, served over HTTPS as they were captured, read whole. What is expected is computed from the raw
+//! Four captured machines, served over HTTPS by kiban-sim as they were captured, read whole. What is expected is computed from the raw
 //! files, not written down here: the captures are facts about machines and stay outside the project.
 
-use crate::server::{Reply, Server};
-use kiban_bmc::{Bmc, Inventory, PowerState, Vendor};
+use kiban_bmc::{Bmc, Credentials, Endpoint, Inventory, Limits, PowerState, Redfish, Trust, Vendor};
 use kiban_core::component::{Component, ComponentClass};
+use kiban_sim::Mockup;
 use serde_json::Value;
 use std::{
     path::{Path, PathBuf},
@@ -70,48 +70,37 @@ impl Capture {
     }
 }
 
-async fn read(name: &str) -> Option<(Capture, Inventory, kiban_bmc::Identity, Server, usize)> {
-    let capture = Capture::unpack(name)?;
-    let serving = Capture {
-        folder: tempfile::tempdir().unwrap(),
-        tree: capture.tree.clone(),
+async fn serve(capture: &Capture) -> (Mockup, Redfish) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mockup = Mockup::serve(&capture.tree).await.unwrap();
+    let endpoint = Endpoint {
+        url: mockup.url(),
+        credentials: Credentials::new("admin", "kiban-sim"),
+        trust: Trust::Ca {
+            pem: mockup.ca_pem().to_owned(),
+        },
+        expect: None,
     };
-    let server = Server::start(move |seen| {
-        if seen.is("POST", "/redfish/v1/SessionService/Sessions") {
-            let headers = vec![
-                ("X-Auth-Token", "t".to_owned()),
-                ("Location", "/redfish/v1/SessionService/Sessions/9".to_owned()),
-            ];
-            return Reply::Http(201, headers, b"{}".to_vec());
-        }
-        if seen.method == "DELETE" {
-            return Reply::Http(204, Vec::new(), Vec::new());
-        }
-        let file = serving
-            .tree
-            .join(seen.path.split(['?', '#']).next().unwrap().trim_matches('/'))
-            .join("index.json");
-        match std::fs::read(file) {
-            Ok(body) => Reply::Http(200, Vec::new(), body),
-            Err(_) => Reply::not_found(),
-        }
-    })
-    .await;
-    let bmc = server.connect().await;
+    let bmc = Redfish::connect(&endpoint, &Limits::default()).await.unwrap();
+    (mockup, bmc)
+}
+
+/// Everything was read in one session, which was given back, and nothing was tried to be changed.
+async fn end(mockup: Mockup, bmc: Redfish) -> usize {
+    bmc.close().await.unwrap();
+    assert_eq!(mockup.sessions(), (1, 0), "one session, given back");
+    let (requests, refused) = mockup.requests();
+    assert_eq!(refused, 0);
+    mockup.shutdown().await;
+    requests
+}
+
+async fn read(name: &str) -> Option<(Capture, Inventory, kiban_bmc::Identity)> {
+    let capture = Capture::unpack(name)?;
+    let (mockup, bmc) = serve(&capture).await;
     let identity = bmc.identity().await.unwrap();
     let inventory = bmc.inventory().await.unwrap();
-    bmc.close().await.unwrap();
-    assert_eq!(
-        server.count("POST", "/redfish/v1/SessionService/Sessions"),
-        1,
-        "one session"
-    );
-    assert_eq!(
-        server.log().iter().filter(|seen| seen.method == "DELETE").count(),
-        1,
-        "given back"
-    );
-    let requests = server.log().len();
+    let requests = end(mockup, bmc).await;
     println!(
         "{name}: {} components, {} findings, {requests} requests",
         inventory.components.len(),
@@ -131,7 +120,7 @@ async fn read(name: &str) -> Option<(Capture, Inventory, kiban_bmc::Identity, Se
             text(&c.model)
         );
     }
-    Some((capture, inventory, identity, server, requests))
+    Some((capture, inventory, identity))
 }
 
 fn text<'a>(entry: &'a Value, name: &str) -> &'a str {
@@ -172,7 +161,7 @@ fn ids_are_unique(inventory: &Inventory) {
 
 #[tokio::test]
 async fn dell_reads_whole() {
-    let Some((capture, inventory, identity, ..)) = read("dell").await else {
+    let Some((capture, inventory, identity)) = read("dell").await else {
         return;
     };
     let system = capture.read("/redfish/v1/Systems/System.Embedded.1").unwrap();
@@ -243,7 +232,7 @@ async fn dell_reads_whole() {
 
 #[tokio::test]
 async fn hpe_reads_whole() {
-    let Some((capture, inventory, identity, ..)) = read("hpe").await else {
+    let Some((capture, inventory, identity)) = read("hpe").await else {
         return;
     };
     let system = capture.read("/redfish/v1/Systems/1").unwrap();
@@ -282,7 +271,7 @@ async fn hpe_reads_whole() {
 
 #[tokio::test]
 async fn lenovo_reads_whole() {
-    let Some((capture, inventory, identity, ..)) = read("lenovo").await else {
+    let Some((capture, inventory, identity)) = read("lenovo").await else {
         return;
     };
     let system = capture.read("/redfish/v1/Systems/1").unwrap();
@@ -326,7 +315,7 @@ async fn lenovo_reads_whole() {
 
 #[tokio::test]
 async fn supermicro_reads_whole_despite_its_dates() {
-    let Some((capture, inventory, identity, ..)) = read("supermicro").await else {
+    let Some((capture, inventory, identity)) = read("supermicro").await else {
         return;
     };
     let system = capture.read("/redfish/v1/Systems/1").unwrap();

@@ -141,3 +141,43 @@ async fn a_tree_gives_sessions_and_nothing_outside_itself() {
         "no tree there"
     );
 }
+
+#[tokio::test]
+async fn the_program_serves_a_tree_by_its_flag() {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("redfish/v1");
+    std::fs::create_dir_all(&root).unwrap();
+    std::fs::write(root.join("index.json"), r#"{"Id":"RootService"}"#).unwrap();
+    let program = env!("CARGO_BIN_EXE_kiban-sim");
+    let ca = dir.path().join("ca.pem");
+    let mut running = tokio::process::Command::new(program)
+        .arg("--mockup")
+        .arg(dir.path())
+        .arg("--ca")
+        .arg(&ca)
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(running.stdout.take().unwrap()).lines();
+    let line = lines.next_line().await.unwrap().unwrap();
+    let url = line.rsplit(' ').next().unwrap();
+    let ca = Certificate::from_pem(&std::fs::read(&ca).unwrap()).unwrap();
+    let client = Client::builder().tls_certs_only([ca]).no_proxy().build().unwrap();
+    let answer = client.get(format!("{url}/redfish/v1/")).send().await.unwrap();
+    assert_eq!(answer.json::<Value>().await.unwrap()["Id"], "RootService");
+    running.kill().await.unwrap();
+
+    // The flag belongs to no other command, and its account to nothing else.
+    for wrong in [
+        &["--mockup", ".", "serve"][..],
+        &["--username", "x"],
+        &["mockup", "."],
+        &[],
+    ] {
+        let run = Command::new(program).args(wrong).output().unwrap();
+        assert!(!run.status.success(), "{wrong:?}");
+    }
+}
