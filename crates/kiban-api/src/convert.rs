@@ -322,7 +322,7 @@ fn firmware(entry: &device::FirmwareEntry) -> facts::FirmwareFacts {
         model: entry.model.clone(),
         version: entry.version.clone(),
         staged: entry.staged.clone(),
-        updateable: Some(entry.updateable),
+        updateable: entry.updateable,
         lowest_supported: entry.lowest_supported.clone(),
     }
 }

@@ -266,9 +266,9 @@ pub struct FirmwareEntry {
     /// Version that is staged and waits for its activation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staged: Option<String>,
-    /// Whether the BMC says it can update it.
-    #[serde(default)]
-    pub updateable: bool,
+    /// Whether the BMC says it can update it. Absent: it does not say, and an update is tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updateable: Option<bool>,
     /// Lowest version that the BMC accepts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lowest_supported: Option<String>,

@@ -28,7 +28,11 @@ fn a_read_device_has_its_firmware() {
     let facts = device(&object("Device", |device| {
         device["status"] = json!({
             "health": "Warning",
-            "firmware": [{"class": "NIC", "name": "NIC 1", "version": "20.37", "updateable": true}],
+            "firmware": [
+                {"class": "NIC", "name": "NIC 1", "version": "20.37", "updateable": true},
+                {"class": "PSU", "name": "PSU 1", "version": "1.2", "updateable": false},
+                {"class": "CPLD", "name": "CPLD", "version": "3"},
+            ],
             "firmwareReadAt": "2026-11-24T00:00:00Z",
             "lastOperation": {"id": "x", "campaign": "c", "revision": "r", "outcome": "Held", "finishedAt": "2026-11-24T00:00:00Z"},
             "conditions": [
@@ -41,7 +45,10 @@ fn a_read_device_has_its_firmware() {
         (facts.reach, facts.health, facts.fresh),
         (facts::Reach::Reachable, facts::Health::Warning, true)
     );
-    assert_eq!(facts.firmware.unwrap()[0].version, "20.37");
+    let firmware = facts.firmware.unwrap();
+    assert_eq!(firmware[0].version, "20.37");
+    let updateable: Vec<_> = firmware.iter().map(|entry| entry.updateable).collect();
+    assert_eq!(updateable, [Some(true), Some(false), None], "not said is not no");
     assert_eq!(facts.last_operation.unwrap().outcome, facts::Outcome::Held);
 }
 

@@ -528,8 +528,7 @@ fn entry(component: &kiban_core::component::Component) -> FirmwareEntry {
         model: component.model.clone().unwrap_or_default(),
         version: component.version.clone().unwrap_or_default(),
         staged: component.staged.clone(),
-        // What a BMC does not say is tried.
-        updateable: component.updateable.unwrap_or(true),
+        updateable: component.updateable,
         lowest_supported: component.lowest_supported.clone(),
     }
 }
@@ -542,7 +541,7 @@ fn facts(entry: &FirmwareEntry) -> FirmwareFacts {
         model: entry.model.clone(),
         version: entry.version.clone(),
         staged: entry.staged.clone(),
-        updateable: Some(entry.updateable),
+        updateable: entry.updateable,
         lowest_supported: entry.lowest_supported.clone(),
     }
 }
