@@ -55,10 +55,11 @@ pub struct DevCluster {
     tools: Tools,
     dir: PathBuf,
     apiserver_args: Vec<String>,
+    etcd_args: Vec<String>,
     port: u16,
     // Fields are dropped in this order, which is the order of stopping.
     apiserver: Mutex<Option<Server>>,
-    etcd: Mutex<Server>,
+    etcd: Mutex<Option<Server>>,
     watchdog: Watchdog,
 }
 
@@ -110,16 +111,18 @@ impl DevCluster {
         let audit_policy = dir.join("audit-policy.json");
         certificates::write_private(&audit_policy, AUDIT_POLICY)?;
 
-        let etcd = Server::spawn(&dir, ETCD, &tools.etcd, &etcd_args(&dir, etcd_port, peer_port))?;
+        let etcd_args = etcd_args(&dir, etcd_port, peer_port);
+        let etcd = Server::spawn(&dir, ETCD, &tools.etcd, &etcd_args)?;
         let apiserver_args = apiserver_args(&dir, port, etcd_port, options);
         let cluster = Self {
             cluster: Cluster::new(kubeconfig_path, &*tools.kubectl),
             tools: tools.clone(),
             dir,
             apiserver_args,
+            etcd_args,
             port,
             apiserver: Mutex::new(None),
-            etcd: Mutex::new(etcd),
+            etcd: Mutex::new(Some(etcd)),
             watchdog,
         };
         cluster.start_apiserver().await?;
@@ -161,6 +164,27 @@ impl DevCluster {
     pub async fn restart_apiserver(&self) -> Result<()> {
         self.stop_apiserver().await;
         self.start_apiserver().await
+    }
+
+    /// Kills etcd: the API server runs on, and answers every read and write of what is stored with an error.
+    pub async fn kill_etcd(&self) {
+        if let Some(server) = self.etcd.lock().await.take() {
+            blocking(|| server.kill()).await;
+        }
+    }
+
+    /// Starts etcd on the same port and data, unless it runs, and waits until the API server is ready, unless that was stopped.
+    pub async fn start_etcd(&self) -> Result<()> {
+        {
+            let mut slot = self.etcd.lock().await;
+            if slot.is_none() {
+                *slot = Some(Server::spawn(&self.dir, ETCD, &self.tools.etcd, &self.etcd_args)?);
+            }
+        }
+        match self.apiserver.lock().await.as_mut() {
+            Some(server) => self.wait_ready(server).await,
+            None => Ok(()),
+        }
     }
 
     /// Makes the API server hang: connections stay open and nothing is answered, until [`DevCluster::thaw_apiserver`].
@@ -210,7 +234,8 @@ impl DevCluster {
 
     /// The process ids of all that runs for this cluster, the watchdog among them.
     pub async fn pids(&self) -> Vec<u32> {
-        let mut pids = vec![self.watchdog.pid(), self.etcd.lock().await.pid()];
+        let mut pids = vec![self.watchdog.pid()];
+        pids.extend(self.etcd.lock().await.as_ref().map(Server::pid));
         pids.extend(self.apiserver.lock().await.as_ref().map(Server::pid));
         pids
     }
@@ -219,7 +244,7 @@ impl DevCluster {
         let until = Instant::now() + READY_WITHIN;
         let mut pause = Duration::from_millis(50);
         loop {
-            if let Some(error) = self.etcd.lock().await.ended() {
+            if let Some(error) = self.etcd.lock().await.as_mut().and_then(Server::ended) {
                 return Err(error);
             }
             if let Some(error) = apiserver.ended() {
