@@ -68,7 +68,8 @@ pub trait Bmc: Send + Sync {
     /// Restarts the BMC. It will be away for minutes afterwards.
     fn reset_bmc(&self) -> BoxFuture<'_, BmcResult<()>>;
 
-    /// Removes and returns the device's input power, where the BMC can.
+    /// Removes and returns the device's input power, where the BMC can. Where it cannot ([`ErrorKind::NotSupported`]), a
+    /// person must, and the message says so.
     fn ac_cycle(&self) -> BoxFuture<'_, BmcResult<()>>;
 
     /// The settings that are in force, and those that wait for a reset. [`ErrorKind::NotSupported`] where the BMC offers
@@ -612,10 +613,13 @@ pub enum HostReset {
     ForceRestart,
     /// Off and on at once.
     PowerCycle,
+    /// Off, a pause without power, on: what some firmware needs before it runs. Done in these steps on every BMC. The host
+    /// is on afterwards, whatever it was before; an error that leaves the outcome unknown may have left it off.
+    ColdBoot,
 }
 
 impl HostReset {
-    /// The word that Redfish has for it.
+    /// The word that Redfish has for it; for a cold boot, which has none, HPE's.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -625,6 +629,7 @@ impl HostReset {
             Self::GracefulRestart => "GracefulRestart",
             Self::ForceRestart => "ForceRestart",
             Self::PowerCycle => "PowerCycle",
+            Self::ColdBoot => "ColdBoot",
         }
     }
 }
@@ -696,6 +701,8 @@ pub enum ErrorKind {
     Rejected,
     /// This BMC cannot do it.
     NotSupported,
+    /// The BMC could, but was not bought to: the message names the licence.
+    NotLicensed,
     /// There is no such resource.
     NotFound,
     /// The answer is no Redfish: not JSON, HTML, wrong types where nothing can be left out.
@@ -712,7 +719,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for documentation and metrics.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Unreachable,
         Self::Timeout,
         Self::ConnectionLost,
@@ -724,6 +731,7 @@ impl ErrorKind {
         Self::Busy,
         Self::Rejected,
         Self::NotSupported,
+        Self::NotLicensed,
         Self::NotFound,
         Self::MalformedAnswer,
         Self::TooLarge,
@@ -747,6 +755,7 @@ impl ErrorKind {
             Self::Busy => "Busy",
             Self::Rejected => "Rejected",
             Self::NotSupported => "NotSupported",
+            Self::NotLicensed => "NotLicensed",
             Self::NotFound => "NotFound",
             Self::MalformedAnswer => "MalformedAnswer",
             Self::TooLarge => "TooLarge",

@@ -167,6 +167,8 @@ pub enum Fault {
     ShuffleInventory,
     /// The BMC's clock stands in 1970.
     Clock1970,
+    /// The licence for updates and settings is missing, where the vendor sells one (Supermicro).
+    Unlicensed,
 }
 
 impl Fault {

@@ -559,6 +559,15 @@ impl MachineHandle {
         self.by_hand("end sessions", |turn| turn.st.sessions.clear());
     }
 
+    /// Puts an install set's steps (name, and who does it: `Bmc`, `Uefi`, `RuntimeAgent`) into iLO's update task queue, as
+    /// somebody else's tool would.
+    pub fn invoke_install_set(&self, name: &str, steps: &[(&str, &str)]) {
+        self.by_hand(&format!("invoke install set {name}"), |turn| {
+            let own = |(step, by): &(&str, &str)| ((*step).to_owned(), (*by).to_owned());
+            turn.enqueue(steps.iter().map(own).collect());
+        });
+    }
+
     /// Puts a foreign entry into iLO's update task queue, which blocks what comes behind it.
     pub fn add_queue_entry(&self, name: &str, state: &str) {
         self.by_hand("add a queue entry", |turn| {

@@ -106,6 +106,11 @@ pub(crate) trait Vendor: Sync {
         false
     }
 
+    /// Whether the work of a task goes on in a job once it writes.
+    fn moves_to_job(&self, _class: Class) -> bool {
+        false
+    }
+
     fn task_name(&self, component: &str) -> String {
         format!("Firmware Update: {component}")
     }
@@ -185,6 +190,11 @@ pub(crate) trait Vendor: Sync {
     /// Mutating requests that only this vendor knows.
     fn act(&self, _turn: &mut Turn<'_>, _target: &Target<'_>, _body: &Value) -> Option<Reply> {
         None
+    }
+
+    /// Whether a path answers only with a licence.
+    fn sold_apart(&self, _path: &str) -> bool {
+        false
     }
 
     /// Whether an update may come from this client now.
@@ -297,6 +307,14 @@ pub(crate) fn task_path(turn: &Turn<'_>, task: u32) -> String {
     format!(
         "/redfish/v1/TaskService/Tasks/{}",
         turn.machine.vendor().task_id(task)
+    )
+}
+
+/// The path of a job.
+pub(crate) fn job_path(turn: &Turn<'_>, job: u32) -> String {
+    format!(
+        "/redfish/v1/JobService/Jobs/{}",
+        turn.machine.vendor().task_id(job)
     )
 }
 

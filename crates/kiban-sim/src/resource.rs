@@ -47,6 +47,11 @@ pub(crate) fn serial(turn: &Turn<'_>) -> String {
     }
 }
 
+/// Whether a path is for machines with a licence that this one lacks.
+pub(crate) fn unlicensed(turn: &Turn<'_>, path: &str) -> bool {
+    turn.machine.vendor().sold_apart(path) && active(turn, |f| *f == Fault::Unlicensed).is_some()
+}
+
 fn uuid(turn: &Turn<'_>) -> String {
     match active(turn, |f| matches!(f, Fault::DuplicateUuid { .. })) {
         Some(Fault::DuplicateUuid { uuid }) => uuid.to_string(),
@@ -61,11 +66,11 @@ fn now(turn: &Turn<'_>) -> String {
     turn.shared.clock.stamp(turn.t)
 }
 
-fn link(path: impl Into<String>) -> Value {
+pub(crate) fn link(path: impl Into<String>) -> Value {
     json!({"@odata.id": path.into()})
 }
 
-fn collection(path: &str, kind: &str, name: &str, members: Vec<Value>) -> Value {
+pub(crate) fn collection(path: &str, kind: &str, name: &str, members: Vec<Value>) -> Value {
     json!({
         "@odata.id": path, "@odata.type": format!("#{kind}.{kind}"), "Name": name, "Description": name,
         "Members@odata.count": members.len(), "Members": members,
@@ -180,6 +185,10 @@ pub(crate) fn metadata() -> String {
         "AttributeRegistry",
         "Settings",
         "Message",
+        "ActionInfo",
+        "JobService",
+        "JobCollection",
+        "Job",
     ];
     let mut xml = String::from(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<edmx:Edmx xmlns:edmx=\"http://docs.oasis-open.org/odata/ns/edmx\" Version=\"4.0\">\n",
@@ -492,7 +501,7 @@ fn tasks(turn: &Turn<'_>, path: &str, rest: &[&str]) -> Option<Value> {
     let vendor = turn.machine.vendor();
     let find = |id: &str| {
         let id = vendor.parse_task_id(id)?;
-        turn.st.tasks.iter().find(|t| t.id == id && !t.gone)
+        turn.st.tasks.iter().find(|t| t.id == id && !t.gone && !t.job)
     };
     match rest {
         [] => Some(json!({
@@ -502,7 +511,7 @@ fn tasks(turn: &Turn<'_>, path: &str, rest: &[&str]) -> Option<Value> {
             "Status": {"Health": "OK", "State": "Enabled"}, "Tasks": link(format!("{path}/Tasks")),
         })),
         ["Tasks"] => {
-            let shown = turn.st.tasks.iter().filter(|t| !t.gone);
+            let shown = turn.st.tasks.iter().filter(|t| !t.gone && !t.job);
             let members = shown
                 .map(|t| link(format!("{path}/{}", vendor.task_id(t.id))))
                 .collect();
@@ -521,6 +530,39 @@ pub(crate) fn monitored(turn: &Turn<'_>, path: &str) -> Option<u32> {
             .and_then(|r| r.strip_suffix("/Monitor"))
     })?;
     turn.machine.vendor().parse_task_id(id)
+}
+
+/// The job service, for vendors that have one.
+pub(crate) fn jobs(turn: &Turn<'_>, path: &str, rest: &[&str]) -> Option<Value> {
+    let vendor = turn.machine.vendor();
+    let mut all = turn.st.tasks.iter().filter(|t| t.job && !t.gone);
+    match rest {
+        [] => Some(json!({
+            "@odata.id": path, "@odata.type": "#JobService.v1_0_4.JobService", "Id": "JobService",
+            "Name": "Job Service", "ServiceEnabled": true, "DateTime": now(turn),
+            "Status": {"Health": "OK", "State": "Enabled"}, "Jobs": link(format!("{path}/Jobs")),
+        })),
+        ["Jobs"] => {
+            let members = all
+                .map(|t| link(format!("{path}/{}", vendor.task_id(t.id))))
+                .collect();
+            Some(collection(path, "JobCollection", "Job Collection", members))
+        }
+        ["Jobs", id] => {
+            let id = vendor.parse_task_id(id)?;
+            let mut doc = task(turn, all.find(|t| t.id == id)?);
+            let map = doc.as_object_mut()?;
+            map.insert("@odata.id".into(), json!(path));
+            map.insert("@odata.type".into(), json!("#Job.v1_1_2.Job"));
+            map.remove("TaskMonitor");
+            for (old, new) in [("TaskState", "JobState"), ("TaskStatus", "JobStatus")] {
+                let value = map.remove(old)?;
+                map.insert(new.into(), value);
+            }
+            Some(doc)
+        }
+        _ => None,
+    }
 }
 
 /// A task's resource.

@@ -377,6 +377,17 @@ async fn handle(
             );
         }
         match client(turn, &parts.headers) {
+            Some(_) if resource::unlicensed(turn, path) => {
+                let mut reply = Reply::error(
+                    403,
+                    "SMC.1.0.OemLicenseNotPassed",
+                    "Not licensed to perform this request. The following licenses DCMS were needed",
+                );
+                if let Some(body) = &mut reply.body {
+                    body["error"]["@Message.ExtendedInfo"][0]["MessageArgs"] = serde_json::json!(["DCMS"]);
+                }
+                Err(reply)
+            }
             Some(who) => Ok(who),
             None if open => Ok(String::new()),
             None => Err(
@@ -387,7 +398,14 @@ async fn handle(
     });
     let who = match who {
         Ok(who) => who,
-        Err(reply) => return (reply, None),
+        Err(reply) => {
+            // An upload is taken to its end before it is refused: a connection that closes under it would hide the answer.
+            let mut body = body;
+            if reply.status == 403 {
+                while let Some(Ok(_)) = body.frame().await {}
+            }
+            return (reply, None);
+        }
     };
     match parts.method {
         Method::GET | Method::HEAD => read(shared, machine, path),

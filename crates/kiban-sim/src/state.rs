@@ -182,6 +182,8 @@ pub(crate) struct Extra {
     /// OpenBMC: the global apply time.
     pub(crate) on_reset: bool,
     pub(crate) queue: Vec<QueueEntry>,
+    /// HPE: install sets, each a name and its steps in order: name, and who does it.
+    pub(crate) install_sets: Vec<(String, Vec<(String, String)>)>,
     pub(crate) last_result: Option<String>,
     pub(crate) password: Option<String>,
     pub(crate) asset_tag: Option<String>,
@@ -386,6 +388,7 @@ impl Turn<'_> {
             span: None,
             messages: Vec::new(),
             gone: false,
+            job: false,
             slots: Vec::new(),
         });
         id
@@ -484,6 +487,39 @@ impl Turn<'_> {
         if !blocked {
             self.after(self.machine.timing.verify, Timer::Verified);
         }
+    }
+
+    /// Puts steps (name, and who does it) at the end of iLO's queue.
+    pub(crate) fn enqueue(&mut self, steps: Vec<(String, String)>) {
+        let queue = &mut self.st.extra().queue;
+        for (name, by) in steps {
+            let id = queue.iter().map(|e| e.id).max().unwrap_or(0) + 1;
+            queue.push(QueueEntry {
+                id,
+                name,
+                state: "Pending".into(),
+                by,
+            });
+        }
+        self.work_queue(false);
+    }
+
+    /// The queue is worked off in order, as far as it goes: iLO does its own entries at once, UEFI does its at self-test,
+    /// and one that waits for somebody, expired or failed holds all behind it.
+    pub(crate) fn work_queue(&mut self, at_post: bool) {
+        let Some(extra) = self.st.extra.as_mut() else {
+            return;
+        };
+        for entry in &mut extra.queue {
+            let due = entry.state == "Pending" && (entry.by == "Bmc" || at_post && entry.by == "Uefi");
+            if due {
+                entry.state = "Complete".into();
+            }
+            if entry.blocks() {
+                break;
+            }
+        }
+        self.queue_changed();
     }
 
     /// The queue changed; what waited behind it may go on.
@@ -699,6 +735,9 @@ impl Turn<'_> {
             self.schedule_for_post(&update);
             return;
         }
+        if vendor.moves_to_job(class) {
+            update.task = self.move_to_job(update.task);
+        }
         let seconds = self.flash_seconds(class);
         update.span = (self.t, self.t + ms(seconds));
         update.phase = Phase::Writing;
@@ -731,6 +770,31 @@ impl Turn<'_> {
             }
         }
         self.st.extra().update = Some(update);
+    }
+
+    /// Ends a task by saying which job goes on with its work.
+    fn move_to_job(&mut self, task: u32) -> u32 {
+        let (name, slots) = self
+            .st
+            .task(task)
+            .map(|t| (t.name.clone(), t.slots.clone()))
+            .unwrap_or_default();
+        let job = self.new_task(name, TaskState::Running);
+        let path = persona::job_path(self, job);
+        let now = self.t;
+        if let Some(new) = self.st.task(job) {
+            new.job = true;
+            new.slots = slots;
+        }
+        if let Some(old) = self.st.task(task) {
+            old.messages.push(crate::task::TaskMessage {
+                id: "Update.1.0.OperationTransitionedToJob".into(),
+                text: format!("The update operation has transitioned to the job at URI '{path}'."),
+                args: vec![path],
+            });
+            old.end(TaskState::Completed, now);
+        }
+        job
     }
 
     fn log_flash_start(&self, slot: usize, update: &Update) {
@@ -1138,6 +1202,7 @@ impl Turn<'_> {
             }
             self.complete_task(staged.task);
         }
+        self.work_queue(true);
         self.flip_back(false);
         self.activate_staged("host reset", |a| a == Activation::HostReset);
         self.apply_settings();

@@ -50,6 +50,8 @@ pub(crate) struct Task {
     pub(crate) messages: Vec<TaskMessage>,
     /// A purged task answers 404; Dell's job with the same id stays.
     pub(crate) gone: bool,
+    /// Lenovo: it is a job, listed by the JobService and not among the tasks.
+    pub(crate) job: bool,
     /// Positions of the components that it updates.
     pub(crate) slots: Vec<usize>,
 }

@@ -12,6 +12,10 @@ use std::time::Duration;
 /// How often the power state is read while waiting for off.
 const OFF_POLLS: u32 = 60;
 
+/// What to say where no request removes the input power.
+const NEEDS_HANDS: &str = "this BMC offers nothing that removes the input power; a person must: switch the machine's PDU \
+                           outlets off, or pull every power cable, wait a minute, and restore the power";
+
 /// An action that a resource offers.
 pub(crate) struct Action {
     pub(crate) target: String,
@@ -71,6 +75,19 @@ impl Redfish {
         let takes = |kind: HostReset| {
             action.allowed.is_empty() || action.allowed.iter().any(|word| word == kind.as_str())
         };
+        if kind == HostReset::ColdBoot {
+            if !takes(HostReset::ForceOff) || !takes(HostReset::On) {
+                let detail = format!("the system takes only {}", action.allowed.join(", "));
+                return Err(BmcError::new(ErrorKind::NotSupported, &doing, detail));
+            }
+            // A host that is off has had its pause.
+            if super::inventory::power_of(&system) == PowerState::Off {
+                self.change(Method::POST, &action.target, json!({"ResetType": "On"}), &doing)
+                    .await?;
+                return Ok(());
+            }
+            return self.off_and_on(&action.target, &doing).await;
+        }
         // ForceRestart hangs some Lenovos (SR675 V3) and cuts the power of DPUs on others (SR650 V4): off, wait, on.
         if kind == HostReset::ForceRestart
             && self.vendor == Vendor::Lenovo
@@ -101,24 +118,29 @@ impl Redfish {
     async fn off_and_on(&self, target: &str, doing: &str) -> BmcResult<()> {
         self.change(Method::POST, target, json!({"ResetType": "ForceOff"}), doing)
             .await?;
+        // From here on it is half done: whatever fails, the host may be off.
+        let half = |error: BmcError| error.with_outcome_unknown(true);
         let pause = self.limits().poll.min(Duration::from_secs(2));
         let mut off = false;
         for _ in 0..OFF_POLLS {
-            if super::inventory::power_of(&self.system().await?.1) == PowerState::Off {
+            let (_, system) = self.system().await.map_err(half)?;
+            if super::inventory::power_of(&system) == PowerState::Off {
                 off = true;
                 break;
             }
             tokio::time::sleep(pause).await;
         }
         if !off {
-            return Err(
-                BmcError::new(ErrorKind::Timeout, doing, "the host does not turn off")
-                    .with_outcome_unknown(true),
-            );
+            return Err(half(BmcError::new(
+                ErrorKind::Timeout,
+                doing,
+                "the host does not turn off",
+            )));
         }
         tokio::time::sleep(self.limits().off_time).await;
         self.change(Method::POST, target, json!({"ResetType": "On"}), doing)
-            .await?;
+            .await
+            .map_err(half)?;
         Ok(())
     }
 
@@ -151,11 +173,7 @@ impl Redfish {
         let (_, system) = self.system().await?;
         match self.ac_action(&system).await? {
             Some((target, body)) => self.change(Method::POST, &target, body, doing).await.map(|_| ()),
-            None => Err(BmcError::new(
-                ErrorKind::NotSupported,
-                doing,
-                "the BMC offers nothing that removes the input power",
-            )),
+            None => Err(BmcError::new(ErrorKind::NotSupported, doing, NEEDS_HANDS)),
         }
     }
 
@@ -166,28 +184,31 @@ impl Redfish {
         {
             return Ok(Some((action.target, json!({"ResetType": "FullPowerCycle"}))));
         }
-        // HPE and Lenovo: an action of the system's Oem part, under Actions or beside it.
-        for holder in [
-            &["Actions", "Oem"][..],
-            &["Oem", "Hpe", "Actions"],
-            &["Oem", "Lenovo", "Actions"],
-        ] {
-            let Some(actions) = at(system, holder).and_then(Value::as_object) else {
+        // HPE, Lenovo, Supermicro: an action of the system's Oem part, under Actions or beside it.
+        let mut holders = vec![vec!["Actions", "Oem"]];
+        let oem = at(system, &["Oem"]).and_then(Value::as_object);
+        holders.extend(
+            oem.into_iter()
+                .flat_map(|oem| oem.keys().take(4))
+                .map(|vendor| vec!["Oem", vendor.as_str(), "Actions"]),
+        );
+        for holder in holders {
+            let Some(actions) = at(system, &holder).and_then(Value::as_object) else {
                 continue;
             };
-            for name in actions
-                .keys()
-                .filter(|name| name.ends_with("SystemReset"))
-                .take(4)
-            {
-                let mut path = holder.to_vec();
+            let resets = actions.keys().filter(|name| name.ends_with("Reset"));
+            for name in resets.take(8) {
+                let mut path = holder.clone();
                 path.push(name);
                 let Some(action) = self.action(system, &path, "ResetType").await else {
                     continue;
                 };
-                let word = ["AuxCycle", "ACPowerCycle"]
+                let silent = action.allowed.is_empty();
+                let word = ["AuxCycle", "ACPowerCycle", "ACCycle", "FullPowerCycle"]
                     .into_iter()
-                    .find(|word| action.allowed.iter().any(|allowed| allowed == word));
+                    .find(|word| action.allowed.iter().any(|allowed| allowed == word))
+                    // Supermicro's older firmware names the action and not what it takes.
+                    .or((silent && name == "#OemSystemExtensions.Reset").then_some("ACCycle"));
                 if let Some(word) = word {
                     return Ok(Some((action.target, json!({"ResetType": word}))));
                 }

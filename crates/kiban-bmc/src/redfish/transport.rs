@@ -526,6 +526,13 @@ fn judge(status: StatusCode, said: &[TaskMessage]) -> (ErrorKind, &'static str) 
     {
         return (ErrorKind::SessionLimit, "every session of the BMC is taken");
     }
+    // Supermicro answers so for updates, settings and more without SFT-OOB-LIC or SFT-DCMS-SINGLE; its status is 403.
+    if has(&["OemLicenseNotPassed"]) {
+        return (
+            ErrorKind::NotLicensed,
+            "the BMC lacks a licence for this; activate it on the BMC",
+        );
+    }
     if has(&[
         "OemFirmwareAlreadyInUpdateMode",
         "InvalidOperationForSystemState",

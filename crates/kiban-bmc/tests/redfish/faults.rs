@@ -456,6 +456,19 @@ async fn f19_f20_tasks_that_vanish_or_turn_critical() {
 }
 
 #[tokio::test]
+async fn where_nothing_removes_the_input_power_a_person_is_asked() {
+    let server = mostly(|_| None).await;
+    let bmc = server.connect().await;
+    let error = bmc.ac_cycle().await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.outcome_unknown()),
+        (ErrorKind::NotSupported, false)
+    );
+    assert!(error.to_string().contains("a person must"), "{error}");
+    assert!(server.changes().is_empty(), "nothing was sent");
+}
+
+#[tokio::test]
 async fn f26_f28_another_machine_answers() {
     let server = mostly(|_| None).await;
     let expect = |serial: &str| Endpoint {

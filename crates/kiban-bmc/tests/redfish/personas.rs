@@ -7,7 +7,7 @@ use kiban_bmc::{
 };
 use kiban_core::component::ComponentClass;
 use kiban_sim::{
-    Class, Fault, FlashOutcome, Fleet, FleetSpec, MachineHandle, MachineSpec, Options, Persona, Rule,
+    Class, Fault, FlashOutcome, Fleet, FleetSpec, MachineHandle, MachineSpec, Options, Persona, Rule, What,
     image::{ImageHeader, build},
 };
 use std::{
@@ -140,6 +140,18 @@ impl Rig {
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
         panic!("{class} never runs {wanted}: {last}");
+    }
+
+    /// Waits until the BMC and the host are up again.
+    async fn back(&self, bmc: &dyn Bmc) {
+        for _ in 0..PATIENCE {
+            let state = self.machine().state();
+            if state.bmc == "Up" && state.host == "On" && bmc.power().await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        panic!("the machine never comes back: {:?}", self.machine().state());
     }
 
     /// What must hold at every test's end.
@@ -388,4 +400,132 @@ async fn a_lying_bmc_is_found_by_reading_back() {
     assert_eq!(read.version, before);
     bmc.close().await.unwrap();
     rig.fleet.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ac_cycles_activate_what_waits_for_them_on_every_persona() {
+    for persona in Persona::ALL {
+        let rig = Rig::start(persona).await;
+        let bmc = rig.connect().await.unwrap();
+        assert!(bmc.capabilities().await.unwrap().ac_cycle, "{persona:?}");
+        let before = rig.machine().version(Class::Cpld).unwrap();
+        let started = bmc.start_update(&rig.request(Class::Cpld, "77.7")).await.unwrap();
+        rig.follow(bmc.as_ref(), &started).await;
+        bmc.reset_host(HostReset::ForceRestart).await.unwrap();
+        // Supermicro's needs two: one too few must not be enough.
+        let cycles = if persona == Persona::Supermicro { 2 } else { 1 };
+        for _ in 0..cycles {
+            assert_eq!(rig.machine().version(Class::Cpld).unwrap(), before, "{persona:?}");
+            bmc.ac_cycle().await.unwrap();
+            rig.back(bmc.as_ref()).await;
+        }
+        rig.wait_for(bmc.as_ref(), ComponentClass::Cpld, "77.7").await;
+        rig.end(bmc, 1).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cold_boot_is_off_then_on_whatever_the_host_was() {
+    for persona in Persona::ALL {
+        let rig = Rig::start(persona).await;
+        let bmc = rig.connect().await.unwrap();
+        bmc.reset_host(HostReset::ColdBoot).await.unwrap();
+        assert_ne!(rig.machine().state().host, "Off", "{persona:?}");
+        bmc.reset_host(HostReset::ForceOff).await.unwrap();
+        while bmc.power().await.unwrap() != PowerState::Off {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        bmc.reset_host(HostReset::ColdBoot).await.unwrap();
+        assert_ne!(rig.machine().state().host, "Off", "{persona:?}");
+        let sent: Vec<String> = rig
+            .fleet
+            .record()
+            .of("m1")
+            .into_iter()
+            .filter_map(|entry| match entry.what {
+                What::Request { summary, .. } => summary.reset_type,
+                _ => None,
+            })
+            .collect();
+        assert_eq!(sent, ["ForceOff", "On", "ForceOff", "On"], "{persona:?}");
+        rig.end(bmc, 0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_licence_is_named_and_nothing_is_sent_twice() {
+    let rig = Rig::start(Persona::Supermicro).await;
+    rig.fleet.faults().add(Rule::new("m1", Fault::Unlicensed));
+    let bmc = rig.connect().await.unwrap();
+    bmc.inventory().await.unwrap();
+    let error = bmc
+        .start_update(&rig.request(Class::Bmc, "9.9.1"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.outcome_unknown(), error.transient()),
+        (ErrorKind::NotLicensed, false, false),
+        "{error}"
+    );
+    assert!(error.to_string().contains("DCMS"), "{error}");
+    rig.end(bmc, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_becomes_a_job_is_followed_there() {
+    let rig = Rig::start(Persona::Lenovo).await;
+    let bmc = rig.connect().await.unwrap();
+    let started = bmc.start_update(&rig.request(Class::Nic, "9.9.1")).await.unwrap();
+    let first = started.task.clone().unwrap();
+    let moved = loop {
+        let progress = bmc.follow(&first).await.unwrap();
+        assert!(
+            !matches!(progress.outcome, TaskOutcome::Done | TaskOutcome::Failed),
+            "{progress:?}"
+        );
+        if let Some(job) = progress.moved_to {
+            break job;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert!(moved.uri.contains("/JobService/Jobs/"), "{moved:?}");
+    let work = bmc.pending_work().await.unwrap();
+    assert!(work.iter().any(|work| work.task == moved), "{work:#?}");
+    let progress = rig.follow(bmc.as_ref(), &started).await.unwrap();
+    assert_eq!(progress.outcome, TaskOutcome::Done);
+    bmc.reset_host(HostReset::ForceRestart).await.unwrap();
+    rig.wait_for(bmc.as_ref(), ComponentClass::Nic, "9.9.1").await;
+    rig.end(bmc, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn somebodys_install_set_blocks_until_the_host_has_done_it() {
+    let rig = Rig::start(Persona::Hpe).await;
+    rig.machine()
+        .invoke_install_set("spp", &[("ilo", "Bmc"), ("rom", "Uefi"), ("nic", "Uefi")]);
+    let bmc = rig.connect().await.unwrap();
+    let error = bmc
+        .start_update(&rig.request(Class::Bmc, "9.9.1"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    let (text, own) = (error.to_string(), "ilo.fwpkg");
+    assert!(
+        text.contains(".fwpkg") && !text.contains(own),
+        "iLO has done its own: {text}"
+    );
+    bmc.reset_host(HostReset::ForceRestart).await.unwrap();
+    while bmc
+        .pending_work()
+        .await
+        .unwrap()
+        .iter()
+        .any(kiban_bmc::PendingWork::open)
+    {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let started = bmc.start_update(&rig.request(Class::Bmc, "9.9.1")).await.unwrap();
+    rig.follow(bmc.as_ref(), &started).await;
+    rig.wait_for(bmc.as_ref(), ComponentClass::Bmc, "9.9.1").await;
+    rig.end(bmc, 1).await;
 }

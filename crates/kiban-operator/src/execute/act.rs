@@ -14,9 +14,6 @@ use kiban_core::operation::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// Between two looks at the host's power while it goes off.
-const POWER_POLL: Duration = Duration::from_secs(1);
-
 /// What is at hand while an operation runs.
 pub(super) struct Hand<'a> {
     context: &'a Context,
@@ -114,7 +111,11 @@ impl<'a> Hand<'a> {
         self.context.metrics.bmc_request(error.category());
         self.refused = kind == ErrorKind::AuthenticationFailed;
         self.slow = matches!(kind, ErrorKind::Timeout | ErrorKind::Unreachable);
-        if kind != ErrorKind::Busy && kind != ErrorKind::NotSupported && kind != ErrorKind::Rejected {
+        if kind != ErrorKind::Busy
+            && kind != ErrorKind::NotSupported
+            && kind != ErrorKind::NotLicensed
+            && kind != ErrorKind::Rejected
+        {
             self.let_go().await;
         }
         observe_error(error)
@@ -203,7 +204,7 @@ impl<'a> Hand<'a> {
                 }))
             }
             EffectKind::Reset { kind } => {
-                reset(bmc, *kind, limit).await?;
+                reset(bmc, *kind).await?;
                 Ok(Observation::ResetDone)
             }
             EffectKind::ProbeHealth => {
@@ -304,24 +305,13 @@ pub(crate) fn wrong_machine(device: &Device, identity: &kiban_bmc::Identity) -> 
     ))
 }
 
-async fn reset(bmc: &dyn Bmc, kind: Reset, limit: Duration) -> Result<(), BmcError> {
+async fn reset(bmc: &dyn Bmc, kind: Reset) -> Result<(), BmcError> {
     match kind {
         Reset::Bmc => bmc.reset_bmc().await,
         Reset::Host => bmc.reset_host(HostReset::ForceRestart).await,
         Reset::PowerOn => bmc.reset_host(HostReset::On).await,
         Reset::Ac => bmc.ac_cycle().await,
-        Reset::Cold => {
-            bmc.reset_host(HostReset::ForceOff).await?;
-            // From here on it is half done: whatever fails, the host may be off, and is read.
-            let half = |error: BmcError| error.with_outcome_unknown(true);
-            let off = tokio::time::timeout(limit / 2, async {
-                while bmc.power().await.is_ok_and(|power| power != PowerState::Off) {
-                    tokio::time::sleep(POWER_POLL).await;
-                }
-            });
-            let _ = off.await;
-            bmc.reset_host(HostReset::On).await.map_err(half)
-        }
+        Reset::Cold => bmc.reset_host(HostReset::ColdBoot).await,
     }
 }
 
@@ -347,7 +337,7 @@ pub(super) fn observe_error(error: &BmcError) -> Observation {
         | ErrorKind::Redirected => FailureClass::Silent,
         ErrorKind::SessionLimit | ErrorKind::Unavailable | ErrorKind::Busy => FailureClass::Busy,
         ErrorKind::Rejected => FailureClass::Refused,
-        ErrorKind::NotSupported => FailureClass::NotSupported,
+        ErrorKind::NotSupported | ErrorKind::NotLicensed => FailureClass::NotSupported,
         ErrorKind::AuthenticationFailed => FailureClass::Credentials,
         ErrorKind::TlsUntrusted => FailureClass::Untrusted,
         ErrorKind::Invalid => FailureClass::Local,

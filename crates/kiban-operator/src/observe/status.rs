@@ -511,6 +511,7 @@ fn advice(category: &str, device: &Device) -> String {
         "SessionLimit" => {
             "other clients keep every session of the BMC; close theirs or restart the BMC".into()
         }
+        "NotLicensed" => "activate the licence that the message names on the BMC".into(),
         "Invalid" => format!("check spec.bmc and Secret {secret}"),
         "Redirected" => format!("a redirect is not followed: {url} must be the BMC's own address"),
         "MalformedAnswer" => format!(

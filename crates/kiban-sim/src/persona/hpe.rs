@@ -12,6 +12,8 @@ pub(super) struct Hpe;
 
 const SYSTEM_RESET: &str = "/redfish/v1/Systems/1/Actions/Oem/Hpe/HpeComputerSystemExt.SystemReset";
 const QUEUE: &str = "/redfish/v1/UpdateService/UpdateTaskQueue";
+const SETS: &str = "/redfish/v1/UpdateService/InstallSets";
+const INVOKE: &str = "/Actions/HpeComponentInstallSet.Invoke";
 const CLEAR_QUEUE: &str =
     "/redfish/v1/UpdateService/Actions/Oem/Hpe/HpeiLOUpdateServiceExt.DeleteUpdateTaskQueueItems";
 
@@ -110,13 +112,6 @@ impl Vendor for Hpe {
                 );
             }
             "/redfish/v1/Systems/1" => {
-                merge(
-                    doc,
-                    "Actions",
-                    json!({"Oem": {"#HpeComputerSystemExt.SystemReset": {
-                        "target": SYSTEM_RESET, "ResetType@Redfish.AllowableValues": ["ColdBoot", "AuxCycle"],
-                    }}}),
-                );
                 let post = match turn.st.host {
                     crate::state::Host::Off => "PowerOff",
                     crate::state::Host::Booting => "InPost",
@@ -125,7 +120,12 @@ impl Vendor for Hpe {
                 merge(
                     doc,
                     "Oem",
-                    json!({"Hpe": {"@odata.type": "#HpeComputerSystemExt.v2_10_0.HpeComputerSystemExt", "PostState": post}}),
+                    json!({"Hpe": {
+                        "@odata.type": "#HpeComputerSystemExt.v2_10_0.HpeComputerSystemExt", "PostState": post,
+                        "Actions": {"#HpeComputerSystemExt.SystemReset": {
+                            "target": SYSTEM_RESET, "ResetType@Redfish.AllowableValues": ["ColdBoot", "AuxCycle"],
+                        }},
+                    }}),
                 );
             }
             "/redfish/v1/UpdateService" => self.update_service(turn, doc),
@@ -138,6 +138,9 @@ impl Vendor for Hpe {
     }
 
     fn resource(&self, turn: &Turn<'_>, path: &str) -> Option<Value> {
+        if let Some(rest) = path.strip_prefix(SETS) {
+            return install_sets(turn, rest);
+        }
         let rest = path.strip_prefix(QUEUE)?;
         let queue = turn.st.extra.as_ref().map_or(&[][..], |e| &e.queue);
         if rest.is_empty() {
@@ -192,7 +195,45 @@ impl Vendor for Hpe {
                     state: "Pending".into(),
                     by,
                 });
+                turn.work_queue(false);
                 Some(Reply::empty(201).header("Location", format!("{QUEUE}/{id}")))
+            }
+            ("POST", SETS) => {
+                let Some(name) = body["Name"].as_str() else {
+                    return Some(Reply::bad_value("Name"));
+                };
+                let steps = body["Sequence"].as_array().into_iter().flatten().map(|step| {
+                    let text = |value: &Value, or: &str| value.as_str().unwrap_or(or).to_owned();
+                    (text(&step["Name"], "step"), text(&step["UpdatableBy"][0], "Uefi"))
+                });
+                let set = (name.to_owned(), steps.collect());
+                let sets = &mut turn.st.extra().install_sets;
+                if sets.iter().any(|(known, _)| known == name) {
+                    return Some(Reply::bad_value("Name"));
+                }
+                sets.push(set);
+                Some(Reply::empty(201).header("Location", format!("{SETS}/{name}")))
+            }
+            ("POST", path) if path.starts_with(SETS) => {
+                let name = path.strip_prefix(SETS)?.strip_prefix('/')?.strip_suffix(INVOKE)?;
+                let extra = turn.st.extra();
+                let (_, steps) = extra
+                    .install_sets
+                    .iter()
+                    .find(|(known, _)| known == name)?
+                    .clone();
+                if body["ClearTaskQueue"] == true {
+                    extra.queue.clear();
+                }
+                turn.enqueue(steps);
+                Some(Reply::ok_message())
+            }
+            ("DELETE", path) if path.starts_with(SETS) => {
+                let name = path.strip_prefix(SETS)?.strip_prefix('/')?;
+                let sets = &mut turn.st.extra().install_sets;
+                let i = sets.iter().position(|(known, _)| known == name)?;
+                sets.remove(i);
+                Some(Reply::ok_message())
             }
             ("DELETE", path) => {
                 let id = path.strip_prefix(QUEUE)?.strip_prefix('/')?.parse::<u32>().ok()?;
@@ -227,6 +268,33 @@ impl Vendor for Hpe {
         };
         Reply::error(400, "iLO.2.14.InvalidOperationForSystemState", text)
     }
+}
+
+/// The install sets: named orders of work, which `Invoke` puts into the queue.
+fn install_sets(turn: &Turn<'_>, rest: &str) -> Option<Value> {
+    let sets = turn.st.extra.as_ref().map_or(&[][..], |e| &e.install_sets);
+    if rest.is_empty() {
+        let members = sets
+            .iter()
+            .map(|(name, _)| crate::resource::link(format!("{SETS}/{name}")))
+            .collect();
+        let kind = "HpeComponentInstallSetCollection";
+        return Some(crate::resource::collection(SETS, kind, "Install Sets", members));
+    }
+    let (name, steps) = sets
+        .iter()
+        .find(|(name, _)| rest.strip_prefix('/') == Some(name))?;
+    let steps: Vec<Value> = steps
+        .iter()
+        .map(|(step, by)| {
+            json!({"Name": step, "UpdatableBy": [by], "Command": "ApplyUpdate", "Filename": format!("{step}.fwpkg")})
+        })
+        .collect();
+    Some(json!({
+        "@odata.id": format!("{SETS}/{name}"), "@odata.type": "#HpeComponentInstallSet.v1_3_0.HpeComponentInstallSet",
+        "Id": name, "Name": name, "IsRecovery": false, "Sequence": steps,
+        "Actions": {"#HpeComponentInstallSet.Invoke": {"target": format!("{SETS}/{name}{INVOKE}")}},
+    }))
 }
 
 impl Hpe {
@@ -264,7 +332,7 @@ impl Hpe {
                 "@odata.type": "#HpeiLOUpdateServiceExt.v2_3_0.HpeiLOUpdateServiceExt",
                 "State": state, "FlashProgressPercent": percent,
                 "Result": {"MessageId": message.unwrap_or_default()},
-                "UpdateTaskQueue": {"@odata.id": QUEUE},
+                "UpdateTaskQueue": {"@odata.id": QUEUE}, "InstallSets": {"@odata.id": SETS},
                 "DowngradePolicy": "AllowDowngrade",
                 "Actions": {"#HpeiLOUpdateServiceExt.DeleteUpdateTaskQueueItems": {"target": CLEAR_QUEUE}},
             }}),

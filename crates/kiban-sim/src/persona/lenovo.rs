@@ -13,6 +13,8 @@ pub(super) struct Lenovo;
 
 const SYSTEM_RESET: &str = "/redfish/v1/Systems/1/Actions/Oem/LenovoComputerSystem.SystemReset";
 
+const JOB_SERVICE: &str = "/redfish/v1/JobService";
+
 impl Vendor for Lenovo {
     fn ids(&self) -> Ids {
         Ids {
@@ -105,6 +107,7 @@ impl Vendor for Lenovo {
         match path {
             "/redfish/v1" => {
                 doc.insert("Vendor".into(), json!("Lenovo"));
+                doc.insert("JobService".into(), json!({"@odata.id": JOB_SERVICE}));
             }
             "/redfish/v1/Systems/1" => {
                 merge(
@@ -129,6 +132,16 @@ impl Vendor for Lenovo {
             }
             _ => {}
         }
+    }
+
+    fn moves_to_job(&self, class: Class) -> bool {
+        class == Class::Nic
+    }
+
+    fn resource(&self, turn: &Turn<'_>, path: &str) -> Option<Value> {
+        let rest = path.strip_prefix(JOB_SERVICE)?;
+        let parts: Vec<&str> = rest.split('/').filter(|part| !part.is_empty()).collect();
+        crate::resource::jobs(turn, path, &parts)
     }
 
     fn act(&self, turn: &mut Turn<'_>, target: &Target<'_>, body: &Value) -> Option<Reply> {

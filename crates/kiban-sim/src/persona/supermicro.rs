@@ -13,6 +13,8 @@ pub(super) struct Supermicro;
 
 const SYSTEM_RESET: &str = "/redfish/v1/Systems/1/Actions/Oem/OemSystemExtensions.Reset";
 
+const RESET_INFO: &str = "/redfish/v1/Systems/1/Oem/Supermicro/ResetActionInfo";
+
 impl Vendor for Supermicro {
     fn ids(&self) -> Ids {
         Ids {
@@ -109,7 +111,7 @@ impl Vendor for Supermicro {
                     doc,
                     "Actions",
                     json!({"Oem": {"#OemSystemExtensions.Reset": {
-                        "target": SYSTEM_RESET, "ResetType@Redfish.AllowableValues": ["ACCycle"],
+                        "target": SYSTEM_RESET, "@Redfish.ActionInfo": RESET_INFO,
                     }}}),
                 );
             }
@@ -135,6 +137,25 @@ impl Vendor for Supermicro {
                 }
             }
         }
+    }
+
+    fn resource(&self, _turn: &Turn<'_>, path: &str) -> Option<Value> {
+        (path == RESET_INFO).then(|| {
+            json!({
+                "@odata.id": RESET_INFO, "@odata.type": "#ActionInfo.v1_1_2.ActionInfo",
+                "Id": "ResetActionInfo", "Name": "Reset Action Info",
+                "Parameters": [{
+                    "Name": "ResetType", "Required": true, "DataType": "String", "AllowableValues": ["ACCycle"],
+                }],
+            })
+        })
+    }
+
+    fn sold_apart(&self, path: &str) -> bool {
+        // Updates and settings are of SFT-OOB-LIC; what is read of firmware is free.
+        path.starts_with("/redfish/v1/Systems/1/Bios")
+            || path.starts_with("/redfish/v1/UpdateService/Actions/")
+            || path == "/redfish/v1/UpdateService/upload"
     }
 
     fn act(&self, turn: &mut Turn<'_>, target: &Target<'_>, body: &Value) -> Option<Reply> {
