@@ -22,7 +22,7 @@ pub struct OperatorOptions {
     pub dir: PathBuf,
     /// A name for its files and Leases.
     pub replica: String,
-    /// More flags, after the lab's own, so that they win.
+    /// More flags. They win over the lab's own.
     pub flags: Vec<String>,
 }
 
@@ -71,6 +71,15 @@ pub const QUICK: [&str; 32] = [
     "120s",
 ];
 
+/// The lab's own timings, without those that are given otherwise: a flag may not be given twice.
+fn quick(flags: &[String]) -> Vec<&'static str> {
+    let own = QUICK.chunks(2).filter(|pair| {
+        let given = |flag: &String| pair.first().is_some_and(|name| flag == name);
+        !flags.iter().any(given)
+    });
+    own.flatten().copied().collect()
+}
+
 impl Operator {
     /// Starts it, without waiting until it is ready.
     pub fn start(options: &OperatorOptions) -> Result<Self> {
@@ -100,7 +109,7 @@ impl Operator {
                 "--log-format",
                 "text",
             ])
-            .args(QUICK)
+            .args(quick(&options.flags))
             .args(&options.flags)
             .env("KUBECONFIG", &options.kubeconfig)
             .env(
@@ -270,4 +279,21 @@ fn request(address: SocketAddr, head: &str, body: &str) -> Result<(u16, String)>
         .and_then(|code| code.parse().ok())
         .context("an HTTP answer has a status")?;
     Ok((code, body.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_wins_over_the_labs_own() {
+        let flags = quick(&[
+            "--settle".to_owned(),
+            "9s".to_owned(),
+            "--shards".to_owned(),
+            "4".to_owned(),
+        ]);
+        assert_eq!(flags.len(), QUICK.len() - 2);
+        assert!(!flags.contains(&"--settle") && flags.contains(&"--task-poll"));
+    }
 }
