@@ -336,7 +336,7 @@ pub struct Hold {
 pub struct Transition {
     /// When.
     pub at: Time,
-    /// CamelCase reason: `Enrolled`, `FirmwareChanged`, `Unreachable`, `Reachable`, `HealthChanged`, `Held`, `Released`.
+    /// CamelCase reason: `FirmwareChanged`, `Unreachable`, `Reachable`, `HealthChanged`, `Held`, `Released`.
     pub reason: String,
     /// A sentence.
     pub message: String,

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
     shortname = "op",
     category = "kiban",
     selectable = ".spec.pool",
+    selectable = ".status.outcome",
     printcolumn(name = "Device", type_ = "string", json_path = ".spec.device"),
     printcolumn(name = "Campaign", type_ = "string", json_path = ".spec.campaign"),
     printcolumn(name = "Wave", type_ = "integer", json_path = ".spec.wave"),

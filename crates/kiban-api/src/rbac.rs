@@ -77,7 +77,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         group: crate::labels::GROUP,
         resources: &["operations"],
-        verbs: &["create", "patch", "delete"],
+        verbs: &["create", "patch", "delete", "deletecollection"],
         reason: "planner: grants, epochs, withdrawals; ledger: the finalizer, and deletion once history is pushed",
     },
     Rule {

@@ -24,6 +24,8 @@ pub struct Request {
     pub namespace: String,
     /// Object; empty for lists, watches and creations.
     pub name: String,
+    /// Whose fields it writes (`fieldManager`); empty where the request names nobody.
+    pub manager: String,
     /// The HTTP status of the answer.
     pub code: u16,
 }
@@ -62,12 +64,22 @@ impl Request {
             resource,
             namespace: text(&object["namespace"]),
             name: text(&object["name"]),
+            manager: query(event["requestURI"].as_str().unwrap_or_default(), "fieldManager"),
             code: event["responseStatus"]["code"]
                 .as_u64()
                 .and_then(|code| u16::try_from(code).ok())
                 .unwrap_or_default(),
         })
     }
+}
+
+/// The value of a parameter of a URI's query. Managers' names need no decoding.
+fn query(uri: &str, key: &str) -> String {
+    let query = uri.split_once('?').map_or("", |(_, query)| query);
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs
+        .find(|(name, _)| *name == key)
+        .map_or_else(String::new, |(_, value)| value.to_owned())
 }
 
 /// Reads the audit log as far as it is written.

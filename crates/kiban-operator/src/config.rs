@@ -6,7 +6,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Kiban's operator: keeps a fleet at the state that is committed to Git.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "kiban-operator", version, about)]
+// A flag given twice counts as given last, so that a wrapper can have defaults of its own.
+#[command(name = "kiban-operator", version, about, args_override_self = true)]
 pub struct Config {
     /// Namespace of the fleet. Default: the one the operator runs in, or the kubeconfig's.
     #[arg(long, env = "KIBAN_NAMESPACE")]

@@ -1,8 +1,8 @@
 //! What every activity is given.
 
 use crate::{
-    clock::Clock, config::Config, events::Events, inventory::Inventories, metrics::Metrics, secrets::Secrets,
-    store::Stores, writer::Writer,
+    clock::Clock, config::Config, events::Events, inventory::Inventories, metrics::Metrics,
+    plan::notes::Notes, secrets::Secrets, store::Stores, writer::Writer,
 };
 use kube::Client;
 use std::sync::Arc;
@@ -32,6 +32,8 @@ pub struct Context {
     pub secrets: Secrets,
     /// Full inventories on their way from the observer to the ledger.
     pub inventories: Inventories,
+    /// What the planner, while this replica plans, has to say of devices: taken along by whoever writes a device's status.
+    pub notes: Notes,
     /// Woken when someone wants Git to be looked at now.
     pub look_at_git: Arc<Notify>,
     /// Ends when the process is asked to stop.

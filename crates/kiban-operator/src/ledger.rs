@@ -19,13 +19,13 @@ use crate::{
     context::Context,
     lease::Tenure,
     metrics::Activity,
-    plan::notes::Notes,
     repository::{self, RepositoryError},
 };
-use gather::Round;
+use gather::{Held, Round};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kiban_api::{FleetRepository, labels, repository::LedgerStatus};
+use kiban_core::history;
 use kiban_git::{Appended, CommitId, Identity, Ledger, LedgerConfig, LedgerError};
 use kube::ResourceExt;
 use std::{
@@ -79,10 +79,12 @@ struct Out {
     condition_at: Duration,
     /// What of each rollout is in the ledger, as far as this tenure knows.
     rollouts: HashMap<String, u64>,
+    /// What the ledger holds of each device, as far as this tenure asked it.
+    devices: HashMap<String, Held>,
 }
 
 /// Gathers and pushes until the tenure ends.
-pub async fn run(context: Context, tenure: Tenure, notes: Notes) {
+pub async fn run(context: Context, tenure: Tenure) {
     let operations = context.stores.operations.subscribe();
     let devices = context.stores.devices.subscribe();
     let rollouts = context.stores.rollouts.subscribe();
@@ -108,16 +110,17 @@ pub async fn run(context: Context, tenure: Tenure, notes: Notes) {
         let _ = (operations.take(), devices.take(), rollouts.take());
         more = false;
         let started = context.clock.elapsed();
-        let (rounds, homeless) = gather_all(&context, &mut outs);
-        context.metrics.ledger_waiting.set(waiting(&rounds) + homeless);
         let mut failure = None;
+        more |= ask(&context, &mut outs, &mut failure).await;
+        let (rounds, homeless) = gather_all(&context, &outs);
+        context.metrics.ledger_waiting.set(waiting(&rounds) + homeless);
         for (name, round) in rounds {
             let out = outs.entry(name.clone()).or_default();
             if round.is_empty() || context.clock.elapsed() < out.next_try {
                 continue;
             }
             let full = round.records() >= context.config.ledger_batch;
-            match push(&context, &tenure, &name, round, out, &notes).await {
+            match push(&context, &tenure, &name, round, out).await {
                 Ok(()) => more |= full,
                 Err(error) => failure = Some(error.category()),
             }
@@ -144,13 +147,14 @@ fn waiting(rounds: &HashMap<String, Round>) -> i64 {
 }
 
 /// One round per repository, and how many records have none to go to.
-fn gather_all(context: &Context, outs: &mut HashMap<String, Out>) -> (HashMap<String, Round>, i64) {
+fn gather_all(context: &Context, outs: &HashMap<String, Out>) -> (HashMap<String, Round>, i64) {
     let known = |repository: &str, rollout: &str| outs.get(repository)?.rollouts.get(rollout).copied();
     let (rounds, homeless) = gather::gather(
         &context.stores,
         context.config.ledger_batch,
         &context.inventories,
         known,
+        held(outs),
     );
     if homeless > 0 {
         tracing::warn!(
@@ -161,13 +165,76 @@ fn gather_all(context: &Context, outs: &mut HashMap<String, Out>) -> (HashMap<St
     (rounds, i64::try_from(homeless).unwrap_or(i64::MAX))
 }
 
+fn held(outs: &HashMap<String, Out>) -> impl Fn(&str, &str) -> Option<Held> {
+    |repository: &str, device: &str| outs.get(repository)?.devices.get(device).cloned()
+}
+
+/// Asks the ledgers what they hold of devices that this tenure has not asked for. Returns whether some are left.
+async fn ask(context: &Context, outs: &mut HashMap<String, Out>, failure: &mut Option<&'static str>) -> bool {
+    let limit = context.config.ledger_batch;
+    let mut left = false;
+    for (name, devices) in gather::unasked(&context.stores, limit, held(outs)) {
+        let out = outs.entry(name.clone()).or_default();
+        if context.clock.elapsed() < out.next_try {
+            continue;
+        }
+        left |= devices.len() >= limit;
+        let waiting = devices.len();
+        match look(context, &name, devices).await {
+            Ok(found) => out.devices.extend(found),
+            Err(error) => {
+                *failure = Some(error.category());
+                put_off(context, &name, out, &error, waiting).await;
+            }
+        }
+    }
+    left
+}
+
+/// Reads what a ledger holds of some devices.
+async fn look(context: &Context, name: &str, devices: Vec<String>) -> Result<Vec<(String, Held)>, OutError> {
+    in_ledger(context, name, move |mut ledger, deadline, tip| {
+        let tip = match ledger.tip() {
+            // The local copy is where the branch was left.
+            present if present.is_some() && present == tip => present,
+            _ => ledger.fetch(deadline)?,
+        };
+        let mut found = Vec::with_capacity(devices.len());
+        for device in devices {
+            let file = match tip {
+                Some(tip) => ledger.read(&history::device_path(&device), tip)?,
+                None => None,
+            };
+            let held = file.map_or(Held::Nothing, |file| record::held(&file));
+            found.push((device, held));
+        }
+        Ok(found)
+    })
+    .await
+}
+
+/// After a failure: when it is tried again, and what the repository's condition says until then.
+async fn put_off(context: &Context, name: &str, out: &mut Out, error: &OutError, records: usize) {
+    out.failures += 1;
+    let since = *out.failing_since.get_or_insert_with(|| context.clock.now());
+    let backoff = Duration::from_secs(1)
+        .saturating_mul(1 << out.failures.min(6))
+        .min(MAX_BACKOFF);
+    out.next_try = context.clock.elapsed() + backoff.mul_f64(rand::random_range(0.5..1.0));
+    tracing::warn!(repository = name, records, error = %chain(error), "the ledger could not be used");
+    let due = out.failures == 1 || context.clock.elapsed() >= out.condition_at + RENEW_CONDITION;
+    if due {
+        out.condition_at = context.clock.elapsed();
+        failed(context, name, error, since, records).await;
+    }
+}
+
 async fn push(
     context: &Context,
     tenure: &Tenure,
     name: &str,
     round: Round,
     out: &mut Out,
-    notes: &Notes,
 ) -> Result<(), OutError> {
     let records = round.records();
     match append(context, name, &round).await {
@@ -182,8 +249,14 @@ async fn push(
             pushed(context, name, &appended).await;
             *out = Out {
                 rollouts: std::mem::take(&mut out.rollouts),
+                devices: std::mem::take(&mut out.devices),
                 ..Out::default()
             };
+            out.devices.extend(round.devices.iter().map(|(device, entry)| {
+                let held = gather::digest(&entry.object)
+                    .map_or(Held::Nothing, |digest| Held::Inventory(digest.to_owned()));
+                (device.clone(), held)
+            }));
             out.rollouts.extend(
                 round
                     .rollouts
@@ -193,7 +266,7 @@ async fn push(
             // Each release is safe by itself; what the tenure's end leaves over is gathered and released again.
             tokio::select! {
                 () = tenure.ends.cancelled() => {}
-                unfinished = release::release(context, &round, notes) => {
+                unfinished = release::release(context, &round) => {
                     if unfinished {
                         // An executor has yet to write what it did into the device's status.
                         out.next_try = Duration::ZERO;
@@ -203,18 +276,7 @@ async fn push(
             Ok(())
         }
         Err(error) => {
-            out.failures += 1;
-            let since = *out.failing_since.get_or_insert_with(|| context.clock.now());
-            let backoff = Duration::from_secs(1)
-                .saturating_mul(1 << out.failures.min(6))
-                .min(MAX_BACKOFF);
-            out.next_try = context.clock.elapsed() + backoff.mul_f64(rand::random_range(0.5..1.0));
-            tracing::warn!(repository = name, records, error = %chain(&error), "the ledger could not be pushed");
-            let due = out.failures == 1 || context.clock.elapsed() >= out.condition_at + RENEW_CONDITION;
-            if due {
-                out.condition_at = context.clock.elapsed();
-                failed(context, name, &error, since, records).await;
-            }
+            put_off(context, name, out, &error, records).await;
             Err(error)
         }
     }
@@ -235,6 +297,19 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 async fn append(context: &Context, name: &str, round: &Round) -> Result<Appended, OutError> {
+    let batches = round.batches();
+    in_ledger(context, name, move |mut ledger, deadline, _| {
+        ledger.append(&batches, deadline)
+    })
+    .await
+}
+
+/// Does something with a repository's ledger, given its deadline and the tip that the repository's status knows.
+async fn in_ledger<T: Send + 'static>(
+    context: &Context,
+    name: &str,
+    work: impl FnOnce(Ledger, Instant, Option<CommitId>) -> Result<T, LedgerError> + Send + 'static,
+) -> Result<T, OutError> {
     let Some(object) = context.stores.repositories.get(name) else {
         // It was deleted since the round was gathered; the next round goes elsewhere, or waits.
         return Err(OutError::Status(format!("there is no FleetRepository {name}")));
@@ -251,11 +326,11 @@ async fn append(context: &Context, name: &str, round: &Round) -> Result<Appended
         None => None,
     };
     let dir = cache_dir(context, name);
-    let batches = round.batches();
     let deadline = context.config.git_deadline;
-    let work = move || -> Result<Appended, LedgerError> {
+    let work = move || -> Result<T, LedgerError> {
         // Opened anew each time: an open costs a few files, and nothing of a failed round is left in it.
-        Ledger::open(&dir, config, tip)?.append(&batches, Instant::now() + deadline)
+        let ledger = Ledger::open(&dir, config, tip)?;
+        work(ledger, Instant::now() + deadline, tip)
     };
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => Ok(result?),

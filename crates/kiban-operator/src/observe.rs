@@ -39,6 +39,8 @@ const FRESH_INTERVALS: u32 = 3;
 const LOOK_AHEAD: usize = 512;
 /// Devices whose statuses are written at once when what they are measured by changed.
 const MEASURED_AT_ONCE: usize = 16;
+/// How many times the planner's debounce they wait, so that what it has to say is written with them.
+const PAUSE_DEBOUNCES: u32 = 3;
 /// Readings whose results wait to be taken in; there are never more than slots.
 const RESULTS: usize = 1024;
 
@@ -177,8 +179,11 @@ impl Observer {
         // Ended ones are let go of, so that the set does not grow.
         while self.measuring.try_join_next().is_some() {}
         let context = self.context.clone();
+        // The plan has something new to say of the same devices for the same reason: its notes go along.
+        let pause = context.config.plan_debounce * PAUSE_DEBOUNCES;
         self.measuring.spawn(async move {
             let context = &context;
+            tokio::time::sleep(pause).await;
             futures::stream::iter(names)
                 .for_each_concurrent(MEASURED_AT_ONCE, |name| measure(context, name))
                 .await;

@@ -19,7 +19,6 @@ use crate::{context::Context, lease::Tenure, metrics::Activity, writer::WriteErr
 use kiban_api::Operation;
 use kiban_core::{Plan, compliance::Compliance, facts::Outcome};
 use kube::{ResourceExt, api::ListParams};
-use notes::Notes;
 use std::{
     panic::AssertUnwindSafe,
     time::{Duration, Instant},
@@ -31,7 +30,7 @@ use write::Written;
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// Plans until the tenure ends.
-pub async fn run(context: Context, tenure: Tenure, notes: Notes) {
+pub async fn run(context: Context, tenure: Tenure) {
     // Before the first plan: what others granted is read live, since a watch may be behind.
     while let Err(error) = read_operations(&context).await {
         tracing::warn!(%error, "could not list the operations, no plan is made before");
@@ -45,7 +44,6 @@ pub async fn run(context: Context, tenure: Tenure, notes: Notes) {
         written: Written::default(),
         context: context.clone(),
         tenure: tenure.clone(),
-        notes,
         findings: Vec::new(),
     };
     let mut wait = Duration::ZERO;
@@ -108,7 +106,6 @@ struct Planner {
     context: Context,
     tenure: Tenure,
     keeper: Keeper,
-    notes: Notes,
     written: Written,
     /// The findings that were told.
     findings: Vec<String>,
@@ -137,12 +134,12 @@ impl Planner {
             return Err("LeaseTooShort");
         }
         self.take_notes(&plan, &changed);
-        let due = write::write(self, &plan, now).await?;
+        let put_off = write::write(self, &plan, now).await?;
         let soak = plan.next_due.map(|at| {
             let left = at.duration_since(self.context.clock.now());
             Duration::try_from(left).unwrap_or_default() + Duration::from_millis(1)
         });
-        let waits = [soak, due, Some(self.context.config.plan_interval)];
+        let waits = [soak, put_off, Some(self.context.config.plan_interval)];
         Ok(waits.into_iter().flatten().min().unwrap_or_default())
     }
 
@@ -209,7 +206,7 @@ impl Planner {
         let now = self.context.clock.elapsed();
         for name in changed {
             if self.keeper.world.id(name).is_none() {
-                self.notes.forget(name);
+                self.context.notes.forget(name);
             }
         }
         let fresh = self.written.verdicts.is_empty();
@@ -223,21 +220,22 @@ impl Planner {
             let Some(object) = self.context.stores.devices.get(name) else {
                 continue;
             };
-            // Before the first reading there is nothing to say that the reading's own write would not overtake.
-            if !write::is_read(&object) {
-                continue;
-            }
+            // Before the first reading only the pool is known, and the reading's own write takes that along.
+            let read = write::is_read(&object);
             let present = notes::Note::of(&object);
             let note = notes::Note {
                 binding: verdict.bound.then(|| kiban_api::device::Binding {
                     pool: device.pool().to_owned(),
                 }),
-                waiting_on: verdict.waiting.map(|waiting| kiban_api::device::Waiting {
-                    reason: waiting.reason().to_owned(),
-                    message: waiting.sentence(&self.keeper.world).to_string(),
-                }),
+                waiting_on: verdict
+                    .waiting
+                    .filter(|_| read)
+                    .map(|waiting| kiban_api::device::Waiting {
+                        reason: waiting.reason().to_owned(),
+                        message: waiting.sentence(&self.keeper.world).to_string(),
+                    }),
             };
-            self.notes.set(name, note, &present, now);
+            self.context.notes.set(name, note, &present, now);
         }
     }
 

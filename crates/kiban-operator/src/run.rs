@@ -163,6 +163,7 @@ fn context(
         metrics,
         stores,
         inventories,
+        notes: plan::notes::Notes::default(),
         look_at_git: Arc::default(),
         cancel,
         clock,
@@ -212,9 +213,8 @@ async fn led(context: Context, tenure: Tenure) {
     context.metrics.leader.set(1);
     let mut activities = tokio::task::JoinSet::new();
     activities.spawn(sync::run(context.clone(), tenure.clone()));
-    let notes = plan::notes::Notes::default();
-    activities.spawn(plan::run(context.clone(), tenure.clone(), notes.clone()));
-    activities.spawn(ledger::run(context.clone(), tenure.clone(), notes));
+    activities.spawn(plan::run(context.clone(), tenure.clone()));
+    activities.spawn(ledger::run(context.clone(), tenure.clone()));
     while let Some(ended) = activities.join_next().await {
         if let Err(error) = ended
             && error.is_panic()
@@ -225,5 +225,7 @@ async fn led(context: Context, tenure: Tenure) {
         // One that ends before its time takes the others with it: they are started anew together.
         tenure.ends.cancel();
     }
+    // What this planner meant to say is the next one's to say.
+    context.notes.clear();
     context.metrics.leader.set(0);
 }

@@ -8,7 +8,7 @@ use crate::{
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde::Serialize;
 use std::{sync::Arc, time::Duration};
@@ -254,5 +254,19 @@ impl Writer {
             Err(error) if error.is_not_found() => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Deletes every object that a field selector matches, in one request. An empty selector would be all of them, and is
+    /// refused.
+    pub async fn delete_where<K: Watched>(&self, selector: &str) -> Result<(), WriteError> {
+        if selector.is_empty() {
+            tracing::error!("a deletion without a selector is refused");
+            return Ok(());
+        }
+        let api = self.api::<K>();
+        let (params, list) = (DeleteParams::default(), ListParams::default().fields(selector));
+        let call = api.delete_collection(&params, &list);
+        // What became of each, the watch tells.
+        self.run(Verb::Delete, &K::kind(&()), "", call).await.map(|_| ())
     }
 }

@@ -3,7 +3,7 @@
 use super::{home, record};
 use crate::{inventory::Inventories, store::Stores};
 use jiff::Timestamp;
-use kiban_api::{Device, Operation, device::Transition, labels};
+use kiban_api::{Device, FleetRepository, Operation, device::Transition, labels};
 use kiban_core::history::{self, OperationRecord, trailer};
 use kiban_git::{Batch, Change, CommitMessage};
 use kube::ResourceExt;
@@ -36,8 +36,10 @@ pub struct DeviceEntry {
     pub object: Arc<Device>,
     /// The transitions that the file holds.
     pub transitions: Vec<Transition>,
-    /// Digest of the inventory that the file holds.
+    /// Digest of the inventory whose text the file holds.
     pub inventory: Option<String>,
+    /// Whether this is the first reading that the ledger hears of.
+    pub first: bool,
 }
 
 impl Round {
@@ -129,9 +131,12 @@ impl Round {
 
     fn only_reason(&self, devices: &BTreeSet<&str>) -> String {
         let entry = devices.first().and_then(|device| self.devices.get(*device));
-        entry
-            .and_then(|e| e.transitions.last())
-            .map_or_else(|| "changed".into(), |t| t.reason.clone())
+        let last = entry.and_then(|e| e.transitions.last().map(|t| t.reason.clone()));
+        match (last, entry) {
+            (Some(reason), _) => reason,
+            (None, Some(entry)) if entry.first => "Enrolled".into(),
+            (None, _) => "changed".into(),
+        }
     }
 
     fn add_operation(&mut self, object: &Arc<Operation>, record: OperationRecord) {
@@ -147,9 +152,15 @@ impl Round {
         object: &Arc<Device>,
         inventories: &Inventories,
         cause: Option<(Timestamp, (String, String))>,
+        first: bool,
     ) {
         let name = object.name_any();
-        let record = record::device(object);
+        let mut record = record::device(object);
+        let enrolled = first.then(|| record::enrolled(object)).flatten();
+        let read_at = enrolled.as_ref().map(|enrolled| enrolled.at);
+        if let Some(enrolled) = enrolled {
+            record.transitions.insert(0, enrolled);
+        }
         let digest = Some(record.inventory_digest.clone()).filter(|digest| !digest.is_empty());
         let text = digest.as_ref().and_then(|digest| inventories.get(&name, digest));
         if digest.is_some() && text.is_none() {
@@ -161,7 +172,12 @@ impl Round {
             .as_ref()
             .map(|s| s.unledgered.clone())
             .unwrap_or_default();
-        let newest = transitions.iter().map(|t| t.at.0).max();
+        let newest = transitions.iter().map(|t| t.at.0).max().max(read_at);
+        // Without either, only the reading itself is news.
+        let newest = newest.or_else(|| {
+            let status = object.status.as_ref()?;
+            status.firmware_read_at.as_ref().map(|at| at.0)
+        });
         let (at, cause) = cause.unwrap_or((
             newest.unwrap_or(Timestamp::UNIX_EPOCH),
             (String::new(), String::new()),
@@ -177,24 +193,79 @@ impl Round {
                 object: object.clone(),
                 transitions,
                 inventory,
+                first,
             },
         );
     }
 }
 
+/// What a ledger holds of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// No inventory: the device was never read, as far as the ledger tells.
+    Nothing,
+    /// The inventory of this digest.
+    Inventory(String),
+}
+
+/// Of these devices, at most `limit` per repository, the ledger must be asked what it holds before anything is gathered.
+/// `held` tells what is known already.
+pub fn unasked(
+    stores: &Stores,
+    limit: usize,
+    held: impl Fn(&str, &str) -> Option<Held>,
+) -> HashMap<String, Vec<String>> {
+    let repositories = sorted(stores);
+    let mut unasked: HashMap<String, Vec<String>> = HashMap::new();
+    for device in stores.devices.filter(|device| digest(device).is_some()) {
+        let (name, own) = (device.name_any(), label(&device));
+        let Some(home) = home(&repositories, own.as_deref()) else {
+            continue;
+        };
+        if held(home, &name).is_none() {
+            let names = unasked.entry(home.to_owned()).or_default();
+            if names.len() < limit {
+                names.push(name);
+            }
+        }
+    }
+    unasked
+}
+
+fn sorted(stores: &Stores) -> Vec<Arc<FleetRepository>> {
+    let mut repositories = stores.repositories.all();
+    repositories.sort_by_key(|r| r.name_any());
+    repositories
+}
+
+fn label(object: &Device) -> Option<String> {
+    object.labels().get(labels::REPOSITORY_LABEL).cloned()
+}
+
+/// The digest of the inventory that a device's status speaks of.
+pub fn digest(device: &Device) -> Option<&str> {
+    let digest = device.status.as_ref()?.inventory_digest.as_deref();
+    digest.filter(|digest| !digest.is_empty())
+}
+
 /// Gathers what waits: at most `limit` operations and devices. `known` gives the mark of a rollout that is in the ledger
-/// already. Also returns how many records have no repository to go to.
+/// already, `held` what the ledger holds of a device; one of which that is not known yet waits for a later round. Also
+/// returns how many records have no repository to go to.
 pub fn gather(
     stores: &Stores,
     limit: usize,
     inventories: &Inventories,
     known: impl Fn(&str, &str) -> Option<u64>,
+    held: impl Fn(&str, &str) -> Option<Held>,
 ) -> (HashMap<String, Round>, usize) {
-    let mut repositories = stores.repositories.all();
-    repositories.sort_by_key(|r| r.name_any());
-    let label = |object: &Device| object.labels().get(labels::REPOSITORY_LABEL).cloned();
+    let repositories = sorted(stores);
     let mut rounds: HashMap<String, Round> = HashMap::new();
     let mut homeless = 0;
+    // Whether a device's file can be written: what the ledger has of it is known. One that was never read has no inventory.
+    let asked = |home: &str, device: &Device| match digest(device) {
+        None => Some(false),
+        Some(_) => held(home, &device.name_any()).map(|held| held == Held::Nothing),
+    };
 
     let mut finished: Vec<_> = stores
         .operations
@@ -210,25 +281,46 @@ pub fn gather(
             homeless += 1;
             continue;
         };
-        let round = rounds.entry(home.to_owned()).or_default();
         // The device's file goes with the cause, once its status tells of the operation.
         let told = |d: &Device| {
-            d.status
-                .as_ref()?
-                .last_operation
+            let last = d
+                .status
                 .as_ref()
-                .map(|last| last.id == record.id)
+                .and_then(|status| status.last_operation.as_ref());
+            last.is_some_and(|last| last.id == record.id)
         };
-        if let Some(device) = device.filter(|d| told(d) == Some(true)) {
+        let device = device.filter(|d| told(d));
+        let first = match &device {
+            None => false,
+            Some(device) => match asked(home, device) {
+                Some(first) => first,
+                None => continue,
+            },
+        };
+        let round = rounds.entry(home.to_owned()).or_default();
+        if let Some(device) = device {
             let cause = (record.campaign.clone(), record.commit.clone());
-            round.add_device(&device, inventories, Some((record.finished_at, cause)));
+            round.add_device(&device, inventories, Some((record.finished_at, cause)), first);
         }
         round.add_operation(operation, record);
     }
 
-    let mut changed = stores
-        .devices
-        .filter(|d| d.status.as_ref().is_some_and(|s| !s.unledgered.is_empty()));
+    // An inventory needs no outbox: the status holds it until it is another one. While an operation is on its way, the
+    // device's file waits for its cause.
+    let waits = |device: &Device| {
+        let name = device.name_any();
+        let status = device.status.as_ref();
+        if status.is_some_and(|status| !status.unledgered.is_empty()) {
+            return true;
+        }
+        let (Some(digest), own) = (digest(device), label(device)) else {
+            return false;
+        };
+        let held = home(&repositories, own.as_deref()).and_then(|home| held(home, &name));
+        held.is_some_and(|held| held != Held::Inventory(digest.to_owned()))
+            && stores.operations.get(&name).is_none()
+    };
+    let mut changed = stores.devices.filter(waits);
     changed.sort_by_key(|d| d.name_any());
     for device in changed.iter().take(limit) {
         let own = label(device);
@@ -236,9 +328,12 @@ pub fn gather(
             homeless += 1;
             continue;
         };
+        let Some(first) = asked(home, device) else {
+            continue;
+        };
         let round = rounds.entry(home.to_owned()).or_default();
         if !round.devices.contains_key(&device.name_any()) {
-            round.add_device(device, inventories, None);
+            round.add_device(device, inventories, None, first);
         }
     }
 
@@ -277,7 +372,7 @@ pub fn gather(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kiban_api::{FleetRepository, Rollout};
+    use kiban_api::Rollout;
     use serde_json::{Value, json};
 
     fn object<T: serde::de::DeserializeOwned>(kind: &str, name: &str, rest: Value) -> T {
@@ -332,12 +427,12 @@ mod tests {
             "finishedAt": "2026-11-24T10:00:00Z"}});
         stores.devices.absorb(device("s1", "b", told));
         let transition =
-            json!([{"at": "2026-11-24T09:00:00Z", "reason": "Enrolled", "message": "first read"}]);
+            json!([{"at": "2026-11-24T09:00:00Z", "reason": "Unreachable", "message": "no answer"}]);
         stores
             .devices
             .absorb(device("s2", "b", json!({"unledgered": transition})));
         stores.operations.absorb(finished("s1", "s1-1"));
-        let (rounds, homeless) = gather(&stores, 100, &inventories, |_, _| None);
+        let (rounds, homeless) = gather(&stores, 100, &inventories, |_, _| None, |_, _| None);
         assert_eq!(
             (rounds.len(), homeless),
             (1, 0),
@@ -345,7 +440,7 @@ mod tests {
         );
         let batches = rounds["b"].batches();
         let subjects: Vec<_> = batches.iter().map(|b| b.message.subject.as_str()).collect();
-        assert_eq!(subjects, ["s2: Enrolled", "Rollout/web-m: 1 succeeded"]);
+        assert_eq!(subjects, ["s2: Unreachable", "Rollout/web-m: 1 succeeded"]);
         let trailer = |n: usize, key: &str| {
             batches[n]
                 .message
@@ -360,8 +455,33 @@ mod tests {
             (trailer(0, "Device").as_deref(), trailer(1, "Device").as_deref()),
             (Some("s2"), Some("s1"))
         );
-        let (again, _) = gather(&stores, 100, &inventories, |_, _| None);
+        let (again, _) = gather(&stores, 100, &inventories, |_, _| None, |_, _| None);
         assert_eq!(format!("{:?}", again["b"].batches()), format!("{batches:?}"));
+    }
+
+    #[test]
+    fn an_inventory_is_written_when_the_ledger_holds_another_and_told_as_enrolment_when_it_holds_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let inventories = Inventories::open(dir.path()).unwrap();
+        let stores = stores();
+        let read = json!({"inventoryDigest": "sha256:ab", "firmwareReadAt": "2026-11-24T09:00:00Z"});
+        stores.devices.absorb(device("s1", "b", read));
+        let with = |held: Option<Held>| {
+            let (mut rounds, _) = gather(&stores, 100, &inventories, |_, _| None, |_, _| held.clone());
+            rounds.remove("b").unwrap_or_default().batches()
+        };
+        assert_eq!(with(None), [], "the ledger is asked first");
+        assert_eq!(unasked(&stores, 9, |_, _| None)["b"], ["s1"]);
+        assert!(unasked(&stores, 9, |_, _| Some(Held::Nothing)).is_empty());
+        assert_eq!(with(Some(Held::Inventory("sha256:ab".into()))), []);
+        let first = with(Some(Held::Nothing));
+        assert_eq!(first[0].message.subject, "s1: Enrolled");
+        assert_eq!(first[0].time, "2026-11-24T09:00:00Z".parse().unwrap());
+        let text = String::from_utf8(first[0].changes[0].content.clone()).unwrap();
+        assert!(text.contains("reason: Enrolled"), "{text}");
+        assert_eq!(record::held(text.as_bytes()), Held::Inventory("sha256:ab".into()));
+        let other = with(Some(Held::Inventory("sha256:cd".into())));
+        assert_eq!(other[0].message.subject, "s1: changed");
     }
 
     #[test]
@@ -374,13 +494,13 @@ mod tests {
         stores
             .rollouts
             .absorb(object::<Rollout>("Rollout", "web-m", rest));
-        let (rounds, _) = gather(&stores, 100, &inventories, |_, _| None);
+        let (rounds, _) = gather(&stores, 100, &inventories, |_, _| None, |_, _| None);
         let mark = rounds["a"].rollouts[0].1;
         assert_eq!(
             rounds["a"].batches()[0].changes[0].path,
             "campaigns/rollout/web-m.yaml"
         );
-        let (rounds, _) = gather(&stores, 100, &inventories, |_, _| Some(mark));
+        let (rounds, _) = gather(&stores, 100, &inventories, |_, _| Some(mark), |_, _| None);
         assert!(rounds.is_empty(), "nothing changed since");
     }
 
@@ -390,7 +510,7 @@ mod tests {
         let inventories = Inventories::open(dir.path()).unwrap();
         let stores = Stores::default();
         stores.operations.absorb(finished("s1", "s1-1"));
-        let (rounds, homeless) = gather(&stores, 100, &inventories, |_, _| None);
+        let (rounds, homeless) = gather(&stores, 100, &inventories, |_, _| None, |_, _| None);
         assert_eq!((rounds.len(), homeless), (0, 1));
     }
 }

@@ -1,5 +1,6 @@
 //! Objects as records: what is kept of them for ever.
 
+use super::gather::Held;
 use kiban_api::{
     Device, Operation, Rollout,
     operation::{PlannedUpdate, UpdateResult},
@@ -113,6 +114,29 @@ pub fn device(object: &Device) -> DeviceRecord {
             .collect(),
         inventory_digest: status.inventory_digest.unwrap_or_default(),
     }
+}
+
+/// What happened when a device was read for the first time.
+#[must_use]
+pub fn enrolled(object: &Device) -> Option<TransitionRecord> {
+    let status = object.status.as_ref()?;
+    Some(TransitionRecord {
+        at: status.firmware_read_at.as_ref()?.0,
+        reason: "Enrolled".into(),
+        message: format!("read for the first time, {} components", status.firmware.len()),
+    })
+}
+
+/// What a device's file in the ledger holds. Only the one line is looked for: there may be a hundred thousand to read.
+#[must_use]
+pub fn held(file: &[u8]) -> Held {
+    const KEY: &str = "inventoryDigest:";
+    let text = String::from_utf8_lossy(file);
+    let line = text.lines().find_map(|line| line.strip_prefix(KEY));
+    let digest = line.map(|line| line.trim().trim_matches(['"', '\'']));
+    digest
+        .filter(|digest| !digest.is_empty())
+        .map_or(Held::Nothing, |digest| Held::Inventory(digest.to_owned()))
 }
 
 /// A rollout as a record, with a mark that changes at its milestones only. None: it has not begun.

@@ -1,36 +1,69 @@
 //! Releases what the ledger holds: operations are deleted, devices' transitions cleared.
 
 use super::gather::{DeviceEntry, Round};
-use crate::{context::Context, plan::notes::Notes, writer::WriteError};
+use crate::{context::Context, plan::notes::Note, writer::WriteError};
 use futures::{StreamExt, stream};
 use kiban_api::{Device, Operation, device::Transition, labels};
 use kube::ResourceExt;
 use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Operations that have ended, as a field selector: `.status.outcome` is selectable.
+const FINISHED_SELECTOR: &str = "status.outcome!=,status.outcome!=Pending,status.outcome!=Running";
 
 /// Releases at once, at most: each is one or two calls to the API server.
 const CONCURRENT: usize = 16;
 
 /// Releases what a pushed round held. Returns whether something has to be released later.
-pub async fn release(context: &Context, round: &Round, notes: &Notes) -> bool {
-    let calls: Vec<_> = round
-        .operations
+pub async fn release(context: &Context, round: &Round) -> bool {
+    let (told, untold): (Vec<_>, Vec<_>) = round.operations.iter().partition(|(object, record)| {
+        let device = context.stores.devices.get(&object.name_any());
+        is_remembered(device.as_deref(), &record.id)
+    });
+    let mut later = !untold.is_empty();
+    let present: Vec<_> = told
         .iter()
-        .map(|(object, record)| operation(context, object, &record.id))
+        .filter_map(|(object, _)| present(context, object))
         .collect();
-    let operations = stream::iter(calls)
+    if let Err(error) = mark(context, &present).await {
+        tracing::warn!(%error, "could not delete finished operations, it is tried again");
+        return true;
+    }
+    let calls: Vec<_> = present.iter().map(|object| operation(context, object)).collect();
+    later |= stream::iter(calls)
         .buffer_unordered(CONCURRENT)
         .fold(false, |later, this| async move { later | this })
         .await;
     let calls: Vec<_> = round
         .devices
         .iter()
-        .map(|(name, entry)| device(context, name, entry, notes))
+        .map(|(name, entry)| device(context, name, entry))
         .collect();
     let devices = stream::iter(calls)
         .buffer_unordered(CONCURRENT)
         .fold(false, |later, this| async move { later | this })
         .await;
-    operations | devices
+    later | devices
+}
+
+/// The operation as it is stored now. None: it is gone, or another has its name.
+fn present(context: &Context, object: &Operation) -> Option<Arc<Operation>> {
+    let present = context.stores.operations.get(&object.name_any());
+    present.filter(|present| present.uid() == object.uid())
+}
+
+/// Marks finished operations as on their way out. Many at once are one request: each keeps its finalizer, so one that
+/// finished meanwhile and is in no ledger yet is only marked, and stays until it is.
+async fn mark(context: &Context, operations: &[Arc<Operation>]) -> Result<(), WriteError> {
+    let mut unmarked = operations
+        .iter()
+        .filter(|object| object.metadata.deletion_timestamp.is_none());
+    let (first, second) = (unmarked.next(), unmarked.next());
+    match (first, second) {
+        (None, _) => Ok(()),
+        (Some(object), None) => context.writer.delete(&**object, false).await,
+        _ => context.writer.delete_where::<Operation>(FINISHED_SELECTOR).await,
+    }
 }
 
 /// Whether the device's own memory holds the operation: then nothing is lost with the object. A device that is gone needs
@@ -45,48 +78,29 @@ fn is_remembered(device: Option<&Device>, id: &str) -> bool {
     })
 }
 
-async fn operation(context: &Context, object: &Operation, id: &str) -> bool {
+/// Takes the finalizer away. Until then it is still there, so the device stays taken.
+async fn operation(context: &Context, object: &Operation) -> bool {
     let name = object.name_any();
-    if !is_remembered(context.stores.devices.get(&name).as_deref(), id) {
-        return true;
-    }
-    match delete(context, object).await {
-        Ok(()) => false,
-        Err(error) => {
-            tracing::warn!(operation = %name, %error, "could not release an operation, it is tried again");
-            true
-        }
-    }
-}
-
-/// Deletes it, then takes the finalizer away. Between the two it is still there, so the device stays taken.
-async fn delete(context: &Context, object: &Operation) -> Result<(), WriteError> {
-    if object.metadata.deletion_timestamp.is_none() {
-        context.writer.delete(object, false).await?;
-    }
-    let name = object.name_any();
-    // The object itself, by its uid: another operation of the same name has nothing in the ledger yet.
-    let present = context.stores.operations.get(&name);
-    let present = present
-        .as_deref()
-        .filter(|present| present.uid() == object.uid())
-        .unwrap_or(object);
-    let kept: Vec<_> = present
+    let kept: Vec<_> = object
         .finalizers()
         .iter()
         .filter(|f| *f != labels::LEDGER_FINALIZER)
         .cloned()
         .collect();
+    // The object itself, by its uid: another operation of the same name has nothing in the ledger yet.
     let patch = json!({ "metadata": { "uid": object.uid(), "finalizers": kept } });
     match context
         .writer
         .merge::<Operation>(labels::LEDGER_MANAGER, &name, &patch)
         .await
     {
-        Ok(_) => Ok(()),
+        Ok(_) => false,
         // Gone, or another of the same name already.
-        Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
-        Err(error) => Err(error),
+        Err(error) if error.is_not_found() || error.is_conflict() => false,
+        Err(error) => {
+            tracing::warn!(operation = %name, %error, "could not release an operation, it is tried again");
+            true
+        }
     }
 }
 
@@ -100,7 +114,7 @@ fn left(present: &[Transition], held: &[Transition]) -> Vec<Transition> {
 }
 
 /// Clears a device's transitions. What the planner has to say of the device goes with it: one write instead of two.
-async fn device(context: &Context, name: &str, entry: &DeviceEntry, notes: &Notes) -> bool {
+async fn device(context: &Context, name: &str, entry: &DeviceEntry) -> bool {
     if let Some(digest) = &entry.inventory {
         context.inventories.forget(name, digest);
     }
@@ -129,7 +143,8 @@ async fn device(context: &Context, name: &str, entry: &DeviceEntry, notes: &Note
         if left.len() == unledgered.len() {
             return false;
         }
-        let mut status = notes.patch(name).unwrap_or_else(|| json!({}));
+        let note = context.notes.get(name);
+        let mut status = note.as_ref().map_or_else(|| json!({}), Note::patch);
         if let Value::Object(status) = &mut status {
             status.insert("unledgered".into(), json!(left));
         }
@@ -142,7 +157,9 @@ async fn device(context: &Context, name: &str, entry: &DeviceEntry, notes: &Note
             .await
         {
             Ok(_) => {
-                notes.written(name);
+                if let Some(note) = &note {
+                    context.notes.written(name, note, context.clock.elapsed());
+                }
                 return false;
             }
             Err(error) if error.is_not_found() => return false,
@@ -179,6 +196,20 @@ mod tests {
         ];
         assert_eq!(left(&present, &held), [transition(3, "Reachable")]);
         assert_eq!(left(&[transition(3, "Reachable")], &held).len(), 1);
+    }
+
+    #[test]
+    fn the_selector_leaves_out_every_outcome_that_is_not_final() {
+        for outcome in ["", "Pending", "Running"] {
+            let term = format!("status.outcome!={outcome}");
+            assert!(FINISHED_SELECTOR.split(',').any(|part| part == term), "{outcome}");
+        }
+        assert_eq!(FINISHED_SELECTOR.split(',').count(), 3);
+        assert_eq!(
+            super::super::record::FINAL,
+            ["Succeeded", "Failed", "Held"],
+            "an outcome that is new has to be in one of the two"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::{
     condition::{self, Standing, Truth},
     context::Context,
     execute::difference,
+    plan::notes::Note,
     writer::WriteError,
 };
 use jiff::Timestamp;
@@ -25,7 +26,7 @@ use kiban_core::{
     revision,
 };
 use kube::ResourceExt;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// Transitions that wait for the ledger at most; beyond, the two oldest become one.
@@ -125,9 +126,27 @@ pub async fn write(context: &Context, name: &str, change: &Change) -> Result<Opt
         if let Change::Read(seen) | Change::Finished { seen: Some(seen), .. } = change {
             keep_inventory(context, name, &old, &new, seen);
         }
-        let Some(status) = patch(&old, &new) else {
+        let Some(mut status) = patch(&old, &new) else {
             return Ok(None);
         };
+        // What the planner has to say of it goes along: one write instead of two.
+        let mut note = context.notes.get(name);
+        if matches!(change, Change::Finished { .. }) {
+            // What the planner thought while it ran is over: it waits on nothing until the next plan says so.
+            let binding = match note {
+                Some(note) => note.binding,
+                None => Note::of(&device).binding,
+            };
+            note = Some(Note {
+                binding,
+                waiting_on: None,
+            });
+        }
+        if let (Some(Value::Object(note)), Value::Object(status)) =
+            (note.as_ref().map(Note::patch), &mut status)
+        {
+            status.extend(note);
+        }
         let metadata = json!({"uid": device.uid(), "resourceVersion": device.resource_version()});
         let patch = json!({"metadata": metadata, "status": status});
         match context
@@ -135,7 +154,17 @@ pub async fn write(context: &Context, name: &str, change: &Change) -> Result<Opt
             .merge_status::<Device>(EXECUTOR_MANAGER, name, &patch)
             .await
         {
-            Ok(device) => return Ok(Some(device)),
+            Ok(device) => {
+                tracing::debug!(
+                    device = name,
+                    noted = note.is_some(),
+                    "a device's status is written"
+                );
+                if let Some(note) = &note {
+                    context.notes.written(name, note, context.clock.elapsed());
+                }
+                return Ok(Some(device));
+            }
             Err(error) if error.is_conflict() && attempt < 3 => {
                 // The planner or the ledger wrote beside us: decide again on what is there now.
                 let read =
@@ -296,12 +325,8 @@ impl News<'_> {
             };
             let changes = changes(&foreign(&self.status.firmware), &foreign(&entries));
             self.status.firmware_read_at = Some(seconds(self.now));
-            if first {
-                self.transition(
-                    "Enrolled",
-                    format!("read for the first time, {} components", entries.len()),
-                );
-            } else if !changes.is_empty() {
+            // The first reading is told by the ledger itself, which holds no inventory yet: no outbox is needed for it.
+            if !first && !changes.is_empty() {
                 self.transition("FirmwareChanged", changes.join("; "));
             }
             self.status.firmware = entries;

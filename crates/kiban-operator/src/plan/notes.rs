@@ -1,8 +1,8 @@
 //! What the planner has to say of each device (`binding` and `waitingOn`), until it is written.
 //!
 //! The plan changes its mind about thousands of devices with each tick; a status that followed it would be most of what
-//! the API server stores. So it is kept here, and written with another write where there is one (the ledger's clearing of
-//! transitions), else at most once in a while per device.
+//! the API server stores. So it is kept here, and written with another write where there is one (a reading, a comparison, an
+//! outcome, the ledger's clearing of transitions), else at most once in a while per device.
 
 use kiban_api::{
     Device,
@@ -40,6 +40,17 @@ impl Note {
     pub fn patch(&self) -> Value {
         json!({ "binding": self.binding, "waitingOn": self.waiting_on })
     }
+}
+
+/// Whether another write of a device's status is about to come, that can take its note along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Company {
+    /// None is known of.
+    None,
+    /// One is expected: the note waits for it, but not longer than its interval.
+    Soon,
+    /// One will come, and until it does the note has no sense: the device was never read.
+    Certain,
 }
 
 /// The notes of all devices whose status does not say yet what the plan says. Cheap to clone.
@@ -81,53 +92,62 @@ impl Notes {
         self.lock_last().remove(device);
     }
 
-    /// What is to be said of a device, as a merge patch of its status.
+    /// What is to be said of a device.
     #[must_use]
-    pub fn patch(&self, device: &str) -> Option<Value> {
-        self.lock().get(device).map(|pending| pending.note.patch())
+    pub fn get(&self, device: &str) -> Option<Note> {
+        self.lock().get(device).map(|pending| pending.note.clone())
     }
 
-    /// It was written, with another write.
-    pub fn written(&self, device: &str) {
-        self.lock().remove(device);
+    /// This was written now. What the planner thought of meanwhile stays to be said, in its time.
+    pub fn written(&self, device: &str, written: &Note, now: Duration) {
+        // The order of `due`.
+        let mut last = self.lock_last();
+        let mut notes = self.lock();
+        if notes.get(device).is_some_and(|pending| pending.note == *written) {
+            notes.remove(device);
+        }
+        last.insert(device.to_owned(), now);
     }
 
-    /// Devices whose note is to be written now: not written within `interval`, and where another write is expected to
-    /// take it along (`expected`), pending for longer than `interval`. Notes of a binding come first.
+    /// Devices whose note is to be written by itself now, and in how long the next one of the others is.
     #[must_use]
     pub fn due(
         &self,
         now: Duration,
         interval: Duration,
-        expected: impl Fn(&str) -> bool,
-    ) -> Vec<(String, Note)> {
+        company: impl Fn(&str) -> Company,
+    ) -> (Vec<(String, Note)>, Option<Duration>) {
         let last = self.lock_last();
-        let mut due: Vec<_> = self
-            .lock()
-            .iter()
-            .filter(|(device, pending)| {
-                let rested = last
-                    .get(*device)
-                    .is_none_or(|at| now.saturating_sub(*at) >= interval);
-                let waited = now.saturating_sub(pending.since) >= interval;
-                rested && (waited || !expected(device))
-            })
-            .map(|(device, pending)| (device.clone(), pending.note.clone()))
-            .collect();
+        let mut due = Vec::new();
+        let mut next: Option<Duration> = None;
+        for (device, pending) in self.lock().iter() {
+            let rested = last.get(device).map_or(Duration::ZERO, |at| *at + interval);
+            let at = match company(device) {
+                Company::None => rested,
+                Company::Soon => rested.max(pending.since + interval),
+                Company::Certain => continue,
+            };
+            if at <= now {
+                due.push((device.clone(), pending.note.clone()));
+            } else {
+                let wait = at - now;
+                next = Some(next.map_or(wait, |next| next.min(wait)));
+            }
+        }
         due.sort_by(|a, b| a.0.cmp(&b.0));
-        due
+        (due, next)
     }
 
-    /// When the next note may be written.
+    /// Whether nothing is to be said.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lock().is_empty()
     }
 
-    /// It was written by itself, now.
-    pub fn written_alone(&self, device: &str, now: Duration) {
-        self.written(device);
-        self.lock_last().insert(device.to_owned(), now);
+    /// Forgets everything: this replica plans no more.
+    pub fn clear(&self) {
+        self.lock().clear();
+        self.lock_last().clear();
     }
 }
 
@@ -156,12 +176,13 @@ mod tests {
     fn a_note_is_written_at_most_once_per_interval() {
         let notes = Notes::default();
         notes.set("s1", waiting("Wave"), &Note::default(), at(0));
-        assert_eq!(notes.due(at(0), MINUTE, |_| false).len(), 1);
-        notes.written_alone("s1", at(0));
+        let alone = |_: &str| Company::None;
+        assert_eq!(notes.due(at(0), MINUTE, alone).0.len(), 1);
+        notes.written("s1", &waiting("Wave"), at(0));
         notes.set("s1", waiting("Budget"), &waiting("Wave"), at(5));
-        assert!(notes.due(at(59), MINUTE, |_| false).is_empty());
+        assert_eq!(notes.due(at(59), MINUTE, alone), (vec![], Some(at(1))));
         assert_eq!(
-            notes.due(at(60), MINUTE, |_| false),
+            notes.due(at(60), MINUTE, alone).0,
             [("s1".to_owned(), waiting("Budget"))]
         );
         notes.set("s1", waiting("Wave"), &waiting("Wave"), at(61));
@@ -176,8 +197,20 @@ mod tests {
         let notes = Notes::default();
         notes.set("s1", waiting("Wave"), &Note::default(), at(10));
         notes.set("s1", waiting("Budget"), &Note::default(), at(50));
-        assert!(notes.due(at(69), MINUTE, |_| true).is_empty());
-        assert_eq!(notes.due(at(70), MINUTE, |_| true).len(), 1);
+        let soon = |_: &str| Company::Soon;
+        assert_eq!(notes.due(at(69), MINUTE, soon), (vec![], Some(at(1))));
+        assert_eq!(notes.due(at(70), MINUTE, soon).0.len(), 1);
+        assert_eq!(notes.due(at(700), MINUTE, |_| Company::Certain), (vec![], None));
+    }
+
+    #[test]
+    fn what_was_thought_of_during_a_write_stays_to_be_said() {
+        let notes = Notes::default();
+        notes.set("s1", waiting("Wave"), &Note::default(), at(0));
+        let written = notes.get("s1").unwrap();
+        notes.set("s1", waiting("Budget"), &Note::default(), at(1));
+        notes.written("s1", &written, at(1));
+        assert_eq!(notes.get("s1"), Some(waiting("Budget")));
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! Writes a plan: what later plans build on first (a halt before anything else), what only people read last.
 
-use super::{Planner, notes::Note, summary};
+use super::{
+    Planner,
+    notes::{Company, Note},
+    summary,
+};
 use crate::{context::Context, writer::WriteError};
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
@@ -28,8 +32,6 @@ use std::{
 const CONCURRENT: usize = 16;
 /// Device statuses written in one tick, at most: the rest is due in the next, so that a tick never takes long.
 const NOTES_PER_TICK: usize = 500;
-/// Where only the figures of what a device waits on changed, its status follows this many times more slowly.
-pub const FIGURES_FACTOR: u32 = 15;
 
 /// What was written, as far as later ticks must know.
 #[derive(Default)]
@@ -65,10 +67,11 @@ pub(super) async fn write(
     adopt(planner, &plan.adopt, &mut failure).await;
     create(planner, &plan.operations, &stuck, &mut failure).await;
     put_off |= summaries(planner, plan, now, &mut failure).await;
-    put_off |= notes(planner, &mut failure).await;
+    let noted = notes(planner, plan, &mut failure).await;
+    let figures = put_off.then_some(planner.context.config.summary_interval);
     match failure {
         Some(reason) => Err(reason),
-        None => Ok(put_off.then_some(planner.context.config.summary_interval)),
+        None => Ok([figures, noted].into_iter().flatten().min()),
     }
 }
 
@@ -533,36 +536,52 @@ where
     true
 }
 
-/// Writes what is due of the devices' notes. Returns whether some are left for later.
-async fn notes(planner: &mut Planner, failure: &mut Option<&'static str>) -> bool {
+/// Writes what is due of the devices' notes by itself. Returns in how long the next are.
+async fn notes(planner: &mut Planner, plan: &Plan, failure: &mut Option<&'static str>) -> Option<Duration> {
     let context = planner.context.clone();
     let now = context.clock.elapsed();
-    let unledgered = |name: &str| {
-        let device = context.stores.devices.get(name);
-        device.is_some_and(|d| d.status.as_ref().is_some_and(|s| !s.unledgered.is_empty()))
+    let world = &planner.keeper.world;
+    let company = |name: &str| {
+        let Some(device) = context.stores.devices.get(name) else {
+            return Company::None;
+        };
+        let status = device.status.as_ref().filter(|_| is_read(&device));
+        let Some(status) = status else {
+            return Company::Certain;
+        };
+        // How it compares is written by the observer, an outcome by the executor, what is in Git by the ledger.
+        let compared = status.compliance.as_ref().map_or("", |c| c.state.as_str());
+        let verdict = plan
+            .verdict(world, name)
+            .map(|verdict| verdict.compliance.as_str());
+        let expected = verdict.is_some_and(|verdict| verdict != compared)
+            || !status.unledgered.is_empty()
+            || context.stores.operations.get(name).is_some();
+        if expected { Company::Soon } else { Company::None }
     };
-    let due = planner.notes.due(now, context.config.status_interval, unledgered);
+    let (due, next) = context.notes.due(now, context.config.status_interval, company);
     let more = due.len() > NOTES_PER_TICK;
     let mut results = stream::iter(due.into_iter().take(NOTES_PER_TICK))
         .map(|(name, note)| {
             let context = &context;
             async move {
                 let result = write_note(context, &name, &note).await;
-                (name, result)
+                (name, note, result)
             }
         })
         .buffer_unordered(CONCURRENT);
-    while let Some((name, result)) = results.next().await {
+    while let Some((name, note, result)) = results.next().await {
         match result {
-            Ok(()) => planner.notes.written_alone(&name, now),
-            Err(error) if error.is_not_found() => planner.notes.forget(&name),
+            Ok(()) => context.notes.written(&name, &note, now),
+            Err(error) if error.is_not_found() => context.notes.forget(&name),
             Err(error) => note_failure(failure, "what a device waits on", &name, &error),
         }
     }
-    more
+    if more { Some(Duration::ZERO) } else { next }
 }
 
 async fn write_note(context: &Context, name: &str, note: &Note) -> Result<(), WriteError> {
+    tracing::debug!(device = name, waiting = ?note.waiting_on, "what a device waits on is written by itself");
     let patch = json!({ "status": note.patch() });
     context
         .writer
