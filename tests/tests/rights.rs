@@ -1,9 +1,9 @@
-//! The operator has the rights that it needs and no more: nothing was denied to it.
+//! The operator has the rights that it needs and no more: nothing was denied to it, and nothing that it was granted lay idle.
 
 use anyhow::{Result, ensure};
 use kiban_devcluster::{DevCluster, Options as ClusterOptions};
 use kiban_lab::{
-    estate::{Estate, Pool, Wanted},
+    estate::{Estate, Pool, Wanted, object, yaml},
     lab::Lab,
 };
 use kiban_sim::{Class, Options, Persona};
@@ -12,8 +12,70 @@ use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(120);
 
+/// One object more of every kind that Git may hold. A word of each is what the next commit changes.
+fn everything(lab: &Lab, word: &str) -> Result<String> {
+    let serial = "EXTRA01";
+    let device = json!({
+        "type": "Server", "model": "extra", "serial": serial,
+        // Nobody answers there: the machine concerns no rollout.
+        "bmc": {"url": "https://127.0.0.1:1", "credentials": {"name": "bmc"}, "tls": {"firstUse": true}},
+        "location": {"site": "tokyo-1", "room": "a", "rack": word},
+    });
+    yaml(&[
+        object(
+            "HardwareModel",
+            "extra",
+            json!({"manufacturer": word, "product": "Extra", "reportedAs": ["Extra"]}),
+        ),
+        object(
+            "FirmwareBaseline",
+            "extra",
+            json!({"models": ["extra"], "components": [{"class": "BIOS", "version": format!("1.0-{word}")}]}),
+        ),
+        object(
+            "HardwarePool",
+            "extra",
+            json!({"service": word, "class": "Public", "baselines": ["extra"]}),
+        ),
+        object("Device", "extra", device),
+        object(
+            "FleetRepository",
+            "extra",
+            json!({"url": lab.repository.url(), "path": word, "suspend": true}),
+        ),
+    ])
+}
+
+/// A commit for each thing that sync may do to each kind: made, changed, removed.
+async fn make_change_and_remove_everything(lab: &Lab) -> Result<()> {
+    for word in ["one", "two"] {
+        lab.repository.write("extra.yaml", &everything(lab, word)?)?;
+        let policy = object(
+            "FleetPolicy",
+            "fleet",
+            json!({"maxUnavailable": if word == "one" { "10%" } else { "20%" }}),
+        );
+        lab.repository.write("policy.yaml", &yaml(&[policy])?)?;
+        let commit = lab.repository.commit(&format!("Describe everything, {word}"))?;
+        lab.wait_applied(&commit, LONG).await?;
+        lab.wait_for("the pool's status", "hardwarepools", LONG, |pools| {
+            pools.iter().all(|pool| !pool["status"].is_null())
+        })
+        .await?;
+    }
+    lab.repository
+        .git(&["rm", "--quiet", "extra.yaml", "policy.yaml"])?;
+    let commit = lab.repository.commit("Remove what was described for the test")?;
+    lab.wait_applied(&commit, LONG).await?;
+    lab.wait_for("the extra device gone", "devices", LONG, |devices| {
+        devices.iter().all(|device| device["metadata"]["name"] != "extra")
+    })
+    .await
+    .map(drop)
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_denied_and_secrets_are_read_by_name() -> Result<()> {
+async fn every_right_is_used_nothing_is_denied_and_secrets_are_read_by_name() -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let dir = tempfile::tempdir()?;
     let cluster = DevCluster::start_with(ClusterOptions {
@@ -23,7 +85,11 @@ async fn nothing_is_denied_and_secrets_are_read_by_name() -> Result<()> {
     .await?;
     let namespace = cluster.namespace("rights").await?;
     let mut estate = Estate::new(dir.path().join("firmware"));
-    estate.pools = vec![Pool::new("web", json!({"maxUnavailable": 1}), json!({}))];
+    estate.pools = vec![Pool::new(
+        "web",
+        json!({"maxUnavailable": 3}),
+        json!({"waves": [{"percent": 100}]}),
+    )];
     estate.add("web", Persona::Dell, 3);
     let lab = Lab::build(namespace, dir.path(), estate, Options::fast(150.0)).await?;
     let mut operator = lab.start_operator("a", &[]).await?;
@@ -40,6 +106,7 @@ async fn nothing_is_denied_and_secrets_are_read_by_name() -> Result<()> {
     })
     .await?;
     lab.wait_quiet(LONG).await?;
+    make_change_and_remove_everything(&lab).await?;
     operator.stop(Duration::from_secs(30))?;
 
     let requests = cluster.requests()?;
@@ -62,5 +129,14 @@ async fn nothing_is_denied_and_secrets_are_read_by_name() -> Result<()> {
         listed.is_empty(),
         "Secrets were not only read by name: {listed:?}"
     );
+    let unused = kiban_api::rbac::unused(ours.iter().map(|request| {
+        (
+            request.group.as_str(),
+            request.resource.as_str(),
+            request.verb.as_str(),
+            request.code,
+        )
+    }));
+    ensure!(unused.is_empty(), "granted and never used: {unused:?}");
     Ok(())
 }

@@ -199,10 +199,16 @@ mod tests {
             "pods/exec",
             "pods",
             "roles",
-            "deletecollection",
         ] {
             assert!(rules().all(|word| *word != forbidden), "{forbidden}");
         }
+        // What people write is deleted one by one, under the prune guard. Operations are the operator's own, and each
+        // keeps its finalizer until its history is pushed.
+        let many: Vec<_> = granted()
+            .into_iter()
+            .filter(|(_, _, verb)| *verb == "deletecollection")
+            .collect();
+        assert_eq!(many, [(crate::labels::GROUP, "operations", "deletecollection")]);
         let secrets: Vec<_> = granted()
             .into_iter()
             .filter(|(_, resource, _)| *resource == "secrets")

@@ -206,6 +206,23 @@ impl Lab {
                     .is_none_or(|list| list.is_empty())
             })
         })
+        .await?;
+        // A reading needs no outbox: the status holds it until the ledger does.
+        self.wait_for("every reading in the ledger", "devices", limit, |devices| {
+            let files = self.repository.git_in_remote(&[
+                "grep",
+                "-h",
+                "inventoryDigest:",
+                "ledger",
+                "--",
+                "devices/",
+            ]);
+            let held = files.unwrap_or_default();
+            devices
+                .iter()
+                .filter_map(|device| device["status"]["inventoryDigest"].as_str())
+                .all(|digest| held.contains(digest))
+        })
         .await
         .map(drop)
     }
