@@ -7,7 +7,7 @@ use kiban_lab::{
     lab::Lab,
 };
 use kiban_sim::{Class, Options, Persona};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(120);
@@ -18,7 +18,7 @@ fn everything(lab: &Lab, word: &str) -> Result<String> {
     let device = json!({
         "type": "Server", "model": "extra", "serial": serial,
         // Nobody answers there: the machine concerns no rollout.
-        "bmc": {"url": "https://127.0.0.1:1", "credentials": {"name": "bmc"}, "tls": {"firstUse": true}},
+        "bmc": {"url": "https://127.0.0.1:1", "credentials": "bmc", "tls": {"firstUse": true}},
         "location": {"site": "tokyo-1", "room": "a", "rack": word},
     });
     yaml(&[
@@ -30,7 +30,11 @@ fn everything(lab: &Lab, word: &str) -> Result<String> {
         object(
             "FirmwareBaseline",
             "extra",
-            json!({"models": ["extra"], "components": [{"class": "BIOS", "version": format!("1.0-{word}")}]}),
+            json!({"models": ["extra"], "components": [{
+                "class": "BIOS",
+                "version": format!("1.0-{word}"),
+                "image": {"url": "https://firmware.example/extra.bin", "sha256": "ab".repeat(32)},
+            }]}),
         ),
         object(
             "HardwarePool",
@@ -70,9 +74,22 @@ async fn make_change_and_remove_everything(lab: &Lab) -> Result<()> {
     lab.wait_for("the extra device gone", "devices", LONG, |devices| {
         devices.iter().all(|device| device["metadata"]["name"] != "extra")
     })
-    .await
-    .map(drop)
+    .await?;
+    let repositories = lab.list("fleetrepositories").await?;
+    ensure!(
+        repositories.len() == 2,
+        "a repository is not removed by a commit, but {} are left",
+        repositories.len()
+    );
+    Ok(())
 }
+
+/// Rights that are used when a write met another writer's, which a story cannot be told to bring about: the object is read
+/// live before the write is made anew.
+const AFTER_A_CONFLICT: [(&str, &str, &str); 2] = [
+    ("kiban.dev", "devices", "get"),
+    ("kiban.dev", "fleetrepositories", "get"),
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_right_is_used_nothing_is_denied_and_secrets_are_read_by_name() -> Result<()> {
@@ -87,25 +104,27 @@ async fn every_right_is_used_nothing_is_denied_and_secrets_are_read_by_name() ->
     let mut estate = Estate::new(dir.path().join("firmware"));
     estate.pools = vec![Pool::new(
         "web",
-        json!({"maxUnavailable": 3}),
+        json!({"maxUnavailable": 8, "maxPerDomain": 8}),
         json!({"waves": [{"percent": 100}]}),
     )];
-    estate.add("web", Persona::Dell, 3);
+    estate.add("web", Persona::Dell, 8);
+    estate.add("web", Persona::Hpe, 1);
     let lab = Lab::build(namespace, dir.path(), estate, Options::fast(150.0)).await?;
     let mut operator = lab.start_operator("a", &[]).await?;
     lab.wait_compliant(LONG).await?;
-    let wanted = Wanted::from([(Class::Bios, "1.15.2".to_owned())]);
-    lab.estate
-        .write_baseline(&lab.repository, Persona::Dell, &wanted)?;
-    let commit = lab.repository.commit("Raise BIOS on r650")?;
-    lab.wait_applied(&commit, LONG).await?;
-    lab.wait_for("three updates done", "devices", LONG, |devices| {
-        devices
-            .iter()
-            .all(|device| device["status"]["lastOperation"]["outcome"] == "Succeeded")
-    })
-    .await?;
-    lab.wait_quiet(LONG).await?;
+    // Eight at once, whose operations are released together; then one alone.
+    for (persona, version, machines) in [(Persona::Dell, "1.15.2", 8), (Persona::Hpe, "2.99", 9)] {
+        let wanted = Wanted::from([(Class::Bios, version.to_owned())]);
+        lab.estate.write_baseline(&lab.repository, persona, &wanted)?;
+        let commit = lab.repository.commit("Raise the BIOS of a maker's machines")?;
+        lab.wait_applied(&commit, LONG).await?;
+        lab.wait_for("every update done", "devices", LONG, |devices| {
+            let done = |device: &&Value| device["status"]["lastOperation"]["outcome"] == "Succeeded";
+            devices.iter().filter(done).count() == machines
+        })
+        .await?;
+        lab.wait_quiet(LONG).await?;
+    }
     make_change_and_remove_everything(&lab).await?;
     operator.stop(Duration::from_secs(30))?;
 
@@ -129,7 +148,7 @@ async fn every_right_is_used_nothing_is_denied_and_secrets_are_read_by_name() ->
         listed.is_empty(),
         "Secrets were not only read by name: {listed:?}"
     );
-    let unused = kiban_api::rbac::unused(ours.iter().map(|request| {
+    let mut unused = kiban_api::rbac::unused(ours.iter().map(|request| {
         (
             request.group.as_str(),
             request.resource.as_str(),
@@ -137,6 +156,7 @@ async fn every_right_is_used_nothing_is_denied_and_secrets_are_read_by_name() ->
             request.code,
         )
     }));
+    unused.retain(|right| !AFTER_A_CONFLICT.contains(right));
     ensure!(unused.is_empty(), "granted and never used: {unused:?}");
     Ok(())
 }

@@ -37,6 +37,14 @@ const WRITTEN: &[&str] = &[
     "hardwaremodels",
     "hardwarepools",
 ];
+/// Kinds that a commit may remove. A repository is never removed because it is not in itself: it is how it got here.
+const PRUNED: &[&str] = &[
+    "devices",
+    "firmwarebaselines",
+    "fleetpolicies",
+    "hardwaremodels",
+    "hardwarepools",
+];
 /// Kinds with a status.
 const REPORTED: &[&str] = &[
     "devices/status",
@@ -65,8 +73,14 @@ pub const RULES: &[Rule] = &[
     Rule {
         group: crate::labels::GROUP,
         resources: WRITTEN,
-        verbs: &["create", "patch", "delete"],
-        reason: "sync: server-side apply of a commit, and prune",
+        verbs: &["create", "patch"],
+        reason: "sync: server-side apply of a commit",
+    },
+    Rule {
+        group: crate::labels::GROUP,
+        resources: PRUNED,
+        verbs: &["delete"],
+        reason: "sync: what a commit no longer holds, under the prune guard",
     },
     Rule {
         group: crate::labels::GROUP,
