@@ -112,6 +112,7 @@ impl Lab {
             dir: self.dir.clone(),
             replica: replica.to_owned(),
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            log: None,
         })
     }
 

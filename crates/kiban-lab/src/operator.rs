@@ -24,6 +24,8 @@ pub struct OperatorOptions {
     pub replica: String,
     /// More flags. They win over the lab's own.
     pub flags: Vec<String>,
+    /// What is logged, as `RUST_LOG` has it. None: what `KIBAN_OPERATOR_LOG` says, else `info`.
+    pub log: Option<String>,
 }
 
 /// A running operator. Dropping it kills it.
@@ -114,7 +116,11 @@ impl Operator {
             .env("KUBECONFIG", &options.kubeconfig)
             .env(
                 "RUST_LOG",
-                std::env::var("KIBAN_OPERATOR_LOG").unwrap_or_else(|_| "info".to_owned()),
+                options
+                    .log
+                    .clone()
+                    .or_else(|| std::env::var("KIBAN_OPERATOR_LOG").ok())
+                    .unwrap_or_else(|| "info".to_owned()),
             )
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
