@@ -76,6 +76,7 @@ pub fn device(object: &device::Device) -> facts::DeviceFacts {
         site: spec.location.site.clone(),
         room: spec.location.room.clone(),
         rack: spec.location.rack.clone(),
+        power: spec.location.power.clone(),
         pool: spec.pool.clone(),
         identity: status.identity.as_ref().map(identity),
         health: health(status.health.as_deref()),
@@ -132,14 +133,14 @@ pub fn pool(object: &pool::HardwarePool) -> Result<facts::PoolFacts, FieldErrors
         .collect();
     errors.into_result(facts::PoolFacts {
         name: object.name_any(),
+        service: spec.service.clone(),
         baselines: spec.baselines.clone(),
         max_unavailable,
+        at_most: spec.disruption.at_most,
         max_per_domain: spec.disruption.max_per_domain,
-        domain: match spec.disruption.domain {
-            pool::FailureDomain::Rack => facts::FailureDomain::Rack,
-            pool::FailureDomain::Room => facts::FailureDomain::Room,
-            pool::FailureDomain::Site => facts::FailureDomain::Site,
-        },
+        domain: spec.disruption.domain.into(),
+        domains: spec.disruption.domains.iter().map(Into::into).collect(),
+        priority: spec.disruption.priority,
         waves,
         halt_after_failed: spec.rollout.halt_after.failed,
         retry: spec.rollout.retry,
@@ -168,7 +169,7 @@ pub fn baseline(object: &baseline::FirmwareBaseline) -> Result<facts::BaselineFa
 /// What the policy's object says.
 ///
 /// # Errors
-/// When the fleet-wide budget is no amount.
+/// When a budget is no amount.
 pub fn policy(object: &crate::FleetPolicy) -> Result<facts::PolicyFacts, FieldErrors> {
     let spec = &object.spec;
     let mut errors = Errors::default();
@@ -176,6 +177,17 @@ pub fn policy(object: &crate::FleetPolicy) -> Result<facts::PolicyFacts, FieldEr
         .max_unavailable
         .as_ref()
         .map(|amount| errors.amount("spec.maxUnavailable", amount));
+    let services = spec.services.iter().enumerate();
+    let services = services
+        .map(|(index, service)| facts::ServiceFacts {
+            name: service.name.clone(),
+            max_unavailable: errors.amount(
+                &format!("spec.services[{index}].maxUnavailable"),
+                &service.max_unavailable,
+            ),
+            at_most: service.at_most,
+        })
+        .collect();
     let denied = spec.denied_versions.iter().map(|denied| facts::DeniedVersions {
         class: denied.class.into(),
         matches: denied.match_.as_ref().map(Into::into).unwrap_or_default(),
@@ -185,6 +197,9 @@ pub fn policy(object: &crate::FleetPolicy) -> Result<facts::PolicyFacts, FieldEr
     errors.into_result(facts::PolicyFacts {
         paused: spec.paused,
         max_unavailable,
+        at_most: spec.at_most,
+        domains: spec.domains.iter().map(Into::into).collect(),
+        services,
         denied_versions: denied.collect(),
     })
 }

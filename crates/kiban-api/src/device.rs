@@ -144,7 +144,8 @@ pub struct Location {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub unit: Option<u16>,
-    /// Power feeds, each once. Example: `[pdu-b07-a, pdu-b07-b]`.
+    /// Power feeds, each once: the device counts on all of them where a budget is per power feed. Devices that give none share
+    /// one with each other. A feed's name is taken within its site. Example: `[pdu-b07-a, pdu-b07-b]`.
     #[serde(default)]
     #[schemars(length(max = 8), inner(length(min = 1, max = 63), regex(pattern = LINE)),
         extend("x-kubernetes-list-type" = "set"))]

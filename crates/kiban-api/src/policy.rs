@@ -1,5 +1,6 @@
 //! `FleetPolicy`: what holds for the whole fleet. One per namespace, named `fleet`.
 
+use crate::pool::DomainLimit;
 use crate::shared::{
     Amount, ComponentClass, ComponentMatch, Conditions, DURATION, LINE, VERSION, amount, observed, written,
 };
@@ -40,6 +41,20 @@ pub struct FleetPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "amount")]
     pub max_unavailable: Option<Amount>,
+    /// An absolute bound on `maxUnavailable`. Default: none. Example: `50`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub at_most: Option<u32>,
+    /// Most devices that may be unavailable at once in each failure domain, of all pools together: two pools in one rack do
+    /// not add up. Default: none beside the pools' own. Example: `[{over: Rack, max: 2}, {over: Power, max: 4}]`.
+    #[serde(default)]
+    #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["over"]))]
+    pub domains: Vec<DomainLimit>,
+    /// Budgets that all pools of a service share, beside their own. Default: none. Example:
+    /// `[{name: hosting-package, maxUnavailable: 3%, atMost: 20}]`.
+    #[serde(default)]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub services: Vec<ServiceBudget>,
     /// Versions that are never installed, whatever a baseline says. Default: none. What runs already is left alone.
     #[serde(default)]
     #[schemars(length(max = 128))]
@@ -50,6 +65,23 @@ pub struct FleetPolicySpec {
     /// What a commit may remove.
     #[serde(default)]
     pub prune: PruneGuard,
+}
+
+/// What all pools of a service may have unavailable together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServiceBudget {
+    /// The service, as `spec.service` of its pools names it. Example: `hosting-package`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = LINE))]
+    pub name: String,
+    /// Most devices of all its pools that may be unavailable at once: a count, or a percentage of them rounded up. `0` and `0%`
+    /// mean that nothing of the service is ever updated. Example: `3%`.
+    #[schemars(schema_with = "amount")]
+    pub max_unavailable: Amount,
+    /// An absolute bound on `maxUnavailable`. Default: none. Example: `20`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub at_most: Option<u32>,
 }
 
 /// Versions of one component that are never installed.

@@ -37,7 +37,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = written)]
 pub struct HardwarePoolSpec {
-    /// The service that the pool serves, for people. Example: `hosting-package`.
+    /// The service that the pool serves. Pools of one service share the budget that the `FleetPolicy` gives to it
+    /// (`spec.services`). Example: `hosting-package`.
     #[schemars(length(min = 1, max = 63), regex(pattern = LINE))]
     pub service: String,
     /// `Public`: lean hardware, open source. `Private`: redundant hardware, certified products. Default `Public`.
@@ -87,6 +88,11 @@ pub struct Disruption {
     #[serde(default = "one")]
     #[schemars(schema_with = "amount")]
     pub max_unavailable: Amount,
+    /// An absolute bound on `maxUnavailable`, for a pool that grows. Default: none. Example: with `maxUnavailable: 5%` and
+    /// `atMost: 40`, a pool of 2,000 devices has at most 40 down, not 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub at_most: Option<u32>,
     /// Most devices of the pool that may be unavailable at once in one failure domain. Default `1`. Example: `2`.
     #[serde(default = "one_u32")]
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -94,9 +100,30 @@ pub struct Disruption {
     /// What a failure domain is, of the devices' `location`. Default `Rack`.
     #[serde(default)]
     pub domain: FailureDomain,
+    /// Further limits on the pool's devices, one per kind of failure domain. Default: none. Example:
+    /// `[{over: Power, max: 4}, {over: Room, max: 10}]`. Limits on all pools together are the `FleetPolicy`'s.
+    #[serde(default)]
+    #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["over"]))]
+    pub domains: Vec<DomainLimit>,
+    /// Which pool is served first where several share a budget (the fleet's, a service's, a rack's): the one with the larger
+    /// number; among equals the one that has the smaller share of its devices unavailable. Default `0`. Example: `10`.
+    #[serde(default)]
+    #[schemars(range(min = -1000, max = 1000))]
+    pub priority: i32,
 }
 
-/// What a failure domain is.
+/// Most devices that may be unavailable at once in each failure domain of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DomainLimit {
+    /// The kind of failure domain, of the devices' `location`. Example: `Power`.
+    pub over: FailureDomain,
+    /// How many devices in each. Example: `2`.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max: u32,
+}
+
+/// What a failure domain is: `Rack`, `Room`, `Site`, or `Power` (a power feed: a device on two feeds is in both).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[allow(missing_docs)]
 pub enum FailureDomain {
@@ -104,6 +131,7 @@ pub enum FailureDomain {
     Rack,
     Room,
     Site,
+    Power,
 }
 
 /// How a change spreads over a pool.
@@ -186,8 +214,11 @@ impl Default for Disruption {
     fn default() -> Self {
         Self {
             max_unavailable: one(),
+            at_most: None,
             max_per_domain: 1,
             domain: FailureDomain::Rack,
+            domains: Vec::new(),
+            priority: 0,
         }
     }
 }

@@ -4,12 +4,14 @@
 //! Tests run it on every plan, and the planner runs it before it writes: so it reads every device once at most, and only
 //! where something is granted does it count.
 
+mod budgets;
+
 use crate::{
     facts::{BaselineFacts, Outcome, PoolFacts, RolloutStatus},
     plan::{NewOperation, Plan, RolloutState},
     revision,
     waiting::WaitingOn,
-    world::{DomainId, World},
+    world::World,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -160,87 +162,6 @@ impl<'a> Checker<'a> {
         let baseline = world.baseline(&state.baseline)?;
         (pool.name == operation.pool && operation.campaign == format!("Rollout/{}", state.name))
             .then_some((pool, baseline))
-    }
-
-    /// Devices that are unavailable once the plan is carried out, and the most that the plan may have added to.
-    fn budgets(&mut self) {
-        if self.plan.operations.is_empty() {
-            return;
-        }
-        let mut disrupted: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        let mut all = BTreeSet::new();
-        let mut bound: BTreeMap<&str, u32> = BTreeMap::new();
-        let mut fleet_size = 0;
-        for device in self.world.devices() {
-            if device.pool().is_empty() {
-                continue;
-            }
-            fleet_size += 1;
-            *bound.entry(device.pool()).or_default() += 1;
-            if device.is_unavailable() {
-                disrupted.entry(device.pool()).or_default().insert(device.name());
-                all.insert(device.name());
-            }
-        }
-        for operation in self.world.operations().filter(|it| !it.outcome.is_final()) {
-            disrupted
-                .entry(&operation.pool)
-                .or_default()
-                .insert(&operation.device);
-            if let Some(device) = self.world.device(&operation.device) {
-                disrupted.entry(device.pool()).or_default().insert(device.name());
-            }
-            all.insert(&operation.device);
-        }
-        let mut granted: BTreeMap<&str, u32> = BTreeMap::new();
-        for operation in &self.plan.operations {
-            disrupted
-                .entry(&operation.pool)
-                .or_default()
-                .insert(&operation.device);
-            all.insert(&operation.device);
-            *granted.entry(&operation.pool).or_default() += 1;
-        }
-        for pool in granted.keys() {
-            let Some(facts) = self.world.pool(pool) else {
-                continue;
-            };
-            let down = disrupted.get(pool).map_or(0, BTreeSet::len);
-            let allowed = facts.max_unavailable.of(bound.get(pool).copied().unwrap_or(0));
-            if down > allowed as usize {
-                self.fault("PoolBudget", format!("{pool}: {down} of {allowed}"));
-            }
-            self.domains(facts, disrupted.get(pool));
-        }
-        if let Some(limit) = self.world.policy().max_unavailable
-            && !granted.is_empty()
-            && all.len() > limit.of(fleet_size) as usize
-        {
-            self.fault(
-                "FleetBudget",
-                format!("{} of {}", all.len(), limit.of(fleet_size)),
-            );
-        }
-    }
-
-    fn domains(&mut self, pool: &PoolFacts, disrupted: Option<&BTreeSet<&str>>) {
-        // By number: two domains may read alike.
-        let mut domains: BTreeMap<DomainId, (u32, bool)> = BTreeMap::new();
-        for name in disrupted.into_iter().flatten() {
-            let Some(device) = self.world.device(name) else {
-                continue;
-            };
-            let entry = domains.entry(device.domain_id(pool.domain)).or_default();
-            entry.0 += 1;
-            entry.1 |= self.granted.contains(name);
-        }
-        for (domain, (down, granted)) in domains {
-            if granted && down > pool.max_per_domain {
-                let domain = self.world.domain(domain);
-                let what = format!("{} {domain}: {down} of {}", pool.name, pool.max_per_domain);
-                self.fault("DomainBudget", what);
-            }
-        }
     }
 
     /// No wave lets more begin than it reaches, and none is beyond what was earned.

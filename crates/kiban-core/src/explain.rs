@@ -3,8 +3,9 @@
 //! The reasons are the gate's own, asked of one device and all of them: the first is the one that the plan gives.
 
 use crate::{
+    budget::Ask,
     component::ComponentClass,
-    facts::{Activation, FailureDomain, Health, Outcome, Reach},
+    facts::{Activation, Health, Outcome, Reach},
     grant::Subject,
     plan::{ComplianceReport, Plan, Verdict},
     survey::through,
@@ -256,18 +257,13 @@ fn reasons(world: &World, plan: &Plan, id: DeviceId, row: &DeviceRow, verdict: V
         revision: group.revision,
     };
     let rollout = plan.gate.rollouts.get(verdict.group as usize);
-    let budget = plan.gate.pools.get(group.pool_at);
-    let kind = world
-        .pool(&group.pool)
-        .map_or(FailureDomain::Rack, |pool| pool.domain);
-    let domain = world.places().domain_of(row.place, kind);
     let further = subject
         .refusals()
         .chain(rollout.into_iter().flat_map(|gate| gate.refusals()))
         .chain(
-            budget
-                .into_iter()
-                .flat_map(|budget| budget.refusals(domain, plan.gate.fleet)),
+            plan.gate
+                .budgets
+                .refusals(world.places(), group.pool_at, row.place, Ask::OneMore),
         );
     for reason in further {
         if reasons.iter().all(|known| known.reason() != reason.reason()) {
@@ -294,17 +290,11 @@ fn not_yet(world: &World, row: &DeviceRow, waiting: WaitingOn) -> NotYet {
 fn holders(world: &World, row: &DeviceRow, waiting: WaitingOn) -> Vec<Holder> {
     let uses_it_up = |other: &Device<'_>| match waiting {
         WaitingOn::Budget { pool, .. } => other.pool() == world.text(pool),
-        WaitingOn::Domain { domain, .. } => {
-            let places = world.places();
-            let kinds = [FailureDomain::Rack, FailureDomain::Room, FailureDomain::Site];
-            let other_row = world.device_row(other.id());
-            other.pool() == world.text(row.pool)
-                && other_row.is_some_and(|it| {
-                    kinds
-                        .iter()
-                        .any(|&kind| places.domain_of(it.place, kind) == domain)
-                })
-        }
+        WaitingOn::Domain { domain, .. } => other.pool() == world.text(row.pool) && other.is_in(domain),
+        WaitingOn::FleetDomain { domain, .. } => !other.pool().is_empty() && other.is_in(domain),
+        WaitingOn::ServiceBudget { service, .. } => world
+            .pool(other.pool())
+            .is_some_and(|pool| pool.service == world.text(service)),
         WaitingOn::FleetBudget { .. } => !other.pool().is_empty(),
         _ => false,
     };
@@ -360,7 +350,13 @@ fn then(waiting: &[WaitingOn], after: &After, verdict: Verdict, now: Timestamp) 
                     wave + 1
                 ));
             }
-            WaitingOn::Budget { .. } | WaitingOn::Domain { .. } | WaitingOn::FleetBudget { .. } => {
+            WaitingOn::Budget { .. }
+            | WaitingOn::Domain { .. }
+            | WaitingOn::ServiceBudget { .. }
+            | WaitingOn::FleetDomain { .. }
+            | WaitingOn::FleetBudget { .. }
+                if reason.passes_by_itself() =>
+            {
                 then.push("a device that uses the budget up is available again".to_owned());
             }
             _ => {}

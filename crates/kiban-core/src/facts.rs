@@ -31,6 +31,8 @@ pub struct DeviceFacts {
     pub room: String,
     /// Rack.
     pub rack: String,
+    /// Power feeds; it counts on each of them.
+    pub power: Vec<String>,
     /// Name of the pool (`spec.pool`); empty: none.
     pub pool: String,
     /// Who the BMC says the machine is. None: it was never read.
@@ -229,14 +231,26 @@ pub struct ModelFacts {
 pub struct PoolFacts {
     /// Name of the `HardwarePool`.
     pub name: String,
+    /// The service that it serves: pools of one service share the service's budget.
+    #[serde(default)]
+    pub service: String,
     /// Names of the baselines.
     pub baselines: Vec<String>,
     /// Most devices unavailable at once.
     pub max_unavailable: Amount,
+    /// An absolute bound on that; None: none.
+    #[serde(default)]
+    pub at_most: Option<u32>,
     /// Most devices unavailable at once in one failure domain.
     pub max_per_domain: u32,
     /// What a failure domain is.
     pub domain: FailureDomain,
+    /// Further limits on the pool's devices, each per domain of its kind.
+    #[serde(default)]
+    pub domains: Vec<DomainLimit>,
+    /// Who is served first where pools share a budget: the larger.
+    #[serde(default)]
+    pub priority: i32,
     /// The waves; empty: the default ones (1 device, 10 %, 100 %).
     pub waves: Vec<WaveFacts>,
     /// Failures that halt a rollout; 0 is read as 1.
@@ -254,10 +268,14 @@ impl PoolFacts {
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
+            service: String::new(),
             baselines: Vec::new(),
             max_unavailable: Amount::Count(1),
+            at_most: None,
             max_per_domain: 1,
             domain: FailureDomain::Rack,
+            domains: Vec::new(),
+            priority: 0,
             waves: Vec::new(),
             halt_after_failed: 1,
             retry: 0,
@@ -267,7 +285,7 @@ impl PoolFacts {
 }
 
 /// What a failure domain is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum FailureDomain {
     /// A rack, within its room and site.
     #[default]
@@ -276,9 +294,14 @@ pub enum FailureDomain {
     Room,
     /// A site.
     Site,
+    /// A power feed, within its site. A device on two feeds is in both domains.
+    Power,
 }
 
 impl FailureDomain {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Rack, Self::Room, Self::Site, Self::Power];
+
     /// The word in a sentence.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -286,8 +309,19 @@ impl FailureDomain {
             Self::Rack => "rack",
             Self::Room => "room",
             Self::Site => "site",
+            Self::Power => "power feed",
         }
     }
+}
+
+/// Most devices that may be unavailable at once in each domain of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DomainLimit {
+    /// The kind.
+    pub over: FailureDomain,
+    /// How many.
+    pub max: u32,
 }
 
 /// One wave: how far the change has spread when it is done, and the wait after it.
@@ -426,8 +460,27 @@ pub struct PolicyFacts {
     pub paused: bool,
     /// Most devices of the fleet unavailable at once; None: the pools' own budgets alone.
     pub max_unavailable: Option<Amount>,
+    /// An absolute bound on that; None: none.
+    pub at_most: Option<u32>,
+    /// Limits on all pools' devices together, each per domain of its kind.
+    pub domains: Vec<DomainLimit>,
+    /// Budgets that the pools of one service share.
+    pub services: Vec<ServiceFacts>,
     /// Versions that are never installed.
     pub denied_versions: Vec<DeniedVersions>,
+}
+
+/// The budget of a service: its pools share it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceFacts {
+    /// Name of the service, as its pools give it.
+    pub name: String,
+    /// Most devices of all its pools unavailable at once.
+    pub max_unavailable: Amount,
+    /// An absolute bound on that; None: none.
+    #[serde(default)]
+    pub at_most: Option<u32>,
 }
 
 /// Versions of one component that are never installed.

@@ -32,7 +32,7 @@ pub enum Finding {
     FailureDomainMissing {
         /// Pool.
         pool: String,
-        /// `rack`, `room` or `site`.
+        /// `rack`, `room`, `site` or `power feed`.
         domain: String,
         /// How many.
         devices: u32,

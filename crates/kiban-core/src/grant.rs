@@ -1,15 +1,15 @@
 //! Grant: the one gate. Every safety rule is here, and what it refuses it refuses with a [`WaitingOn`].
 //!
 //! ```text
-//!   candidate ──the device's own rules──▶ the rollout's (pause, halt, soak, wave) ──▶ budgets (pool, domain, fleet) ──▶ operation
+//!   candidate ──the device's own rules──▶ the rollout's (pause, halt, soak, wave) ──▶ budgets ──▶ operation
 //! ```
 //!
 //! The rules that a person must mend come first, so that the reason shown is the one that would still be there after
 //! those that pass by themselves.
 
 use crate::{
-    budget::{FleetBudget, PoolBudget},
-    facts::{FailureDomain, Health, Reach},
+    budget::{Ask, Budgets},
+    facts::{Health, Reach},
     survey::{Candidate, Judged},
     waiting::WaitingOn,
     wave::WaveState,
@@ -150,54 +150,109 @@ impl RolloutGate {
     }
 }
 
-/// What came of one candidate.
-pub(crate) type Decision = (DeviceId, Result<(), WaitingOn>);
+/// A rollout before the gate, with its candidates.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entrant<'a> {
+    pub(crate) gate: RolloutGate,
+    /// Index of its pool.
+    pub(crate) pool: usize,
+    /// Who is served first: the larger.
+    pub(crate) priority: i32,
+    pub(crate) candidates: &'a [Candidate],
+    /// Devices that had or have their operation.
+    pub(crate) through: u32,
+}
 
-/// Lets candidates of one rollout through, in the order of a [`Queue`], as far as its wave and the budgets allow; the
-/// budgets are used up on the way.
-pub(crate) fn grant(
-    world: &World,
-    gate: &RolloutGate,
-    candidates: &[Candidate],
-    through: u32,
-    domain_kind: FailureDomain,
-    pool: &mut PoolBudget,
-    fleet: &mut FleetBudget,
-) -> Vec<Decision> {
-    if let Some(refusal) = gate.refusals().next() {
-        return candidates.iter().map(|it| (it.device, Err(refusal))).collect();
+/// What came of one candidate of the rollout of that index.
+pub(crate) type Decision = (usize, DeviceId, Result<(), WaitingOn>);
+
+/// Lets candidates through, as far as their rollouts' waves and the budgets allow; the budgets are used up on the way.
+///
+/// Where rollouts share a budget, one device at a time is let through: of the pool of the highest priority, then of the
+/// one that has the least share of its devices unavailable, then in the order of the entrants.
+pub(crate) fn grant(world: &World, entrants: &[Entrant<'_>], budgets: &mut Budgets) -> Vec<Decision> {
+    let mut decisions = Vec::new();
+    let mut turns = BinaryHeap::new();
+    let mut open: Vec<Turn<'_>> = Vec::new();
+    for (at, entrant) in entrants.iter().enumerate() {
+        if let Some(refusal) = entrant.gate.refusals().next() {
+            let refused = entrant.candidates.iter().map(|it| (at, it.device, Err(refusal)));
+            decisions.extend(refused);
+            continue;
+        }
+        let rack = |device| {
+            world
+                .device_row(device)
+                .map_or(DomainId::default(), |row| world.places().rack_of(row.place))
+        };
+        turns.push(Reverse((
+            Reverse(entrant.priority),
+            budgets.share_used(entrant.pool),
+            open.len(),
+        )));
+        open.push(Turn {
+            at,
+            entrant: *entrant,
+            room: entrant.gate.room,
+            queue: Queue::of(entrant.candidates, entrant.through, rack),
+        });
     }
-    let domain_of = |device: DeviceId, kind| {
-        world.device_row(device).map_or(DomainId::default(), |row| {
-            world.places().domain_of(row.place, kind)
-        })
-    };
-    let mut room = gate.room;
-    let mut queue = Queue::of(candidates, through, |device| {
-        domain_of(device, FailureDomain::Rack)
-    });
-    let mut decisions = Vec::with_capacity(candidates.len());
-    while room > 0
-        && let Some(device) = queue.next()
-    {
-        let domain = domain_of(device, domain_kind);
-        match pool.refusals(domain, *fleet).next() {
-            // Its place in the wave goes to a device of another domain.
-            Some(refusal @ WaitingOn::Domain { .. }) => decisions.push((device, Err(refusal))),
-            Some(refusal) => {
-                room -= 1;
-                decisions.push((device, Err(refusal)));
-            }
-            None => {
-                room -= 1;
-                pool.count(Some(domain));
-                fleet.count();
-                decisions.push((device, Ok(())));
-            }
+    while let Some(Reverse((priority, _, number))) = turns.pop() {
+        let Some(turn) = open.get_mut(number) else {
+            continue;
+        };
+        if turn.next(world, budgets, &mut decisions) {
+            turns.push(Reverse((priority, budgets.share_used(turn.entrant.pool), number)));
         }
     }
-    decisions.extend(queue.rest().map(|device| (device, Err(gate.wave_refusal()))));
+    for turn in &open {
+        let refusal = turn.entrant.gate.wave_refusal();
+        decisions.extend(turn.queue.rest().map(|device| (turn.at, device, Err(refusal))));
+    }
     decisions
+}
+
+/// A rollout that may let devices begin.
+struct Turn<'a> {
+    at: usize,
+    entrant: Entrant<'a>,
+    /// How many more its wave lets begin.
+    room: u32,
+    queue: Queue<'a>,
+}
+
+impl Turn<'_> {
+    /// Lets the next device through that can be. False: there is none.
+    fn next(&mut self, world: &World, budgets: &mut Budgets, decisions: &mut Vec<Decision>) -> bool {
+        let pool = self.entrant.pool;
+        while self.room > 0
+            && let Some(device) = self.queue.next()
+        {
+            let Some(row) = world.device_row(device) else {
+                continue;
+            };
+            let refusal = budgets
+                .refusals(world.places(), pool, row.place, Ask::OneMore)
+                .next();
+            match refusal {
+                // Its place in the wave goes to a device that stands elsewhere.
+                Some(refusal) if refusal.is_of_its_place() => {
+                    decisions.push((self.at, device, Err(refusal)));
+                }
+                Some(refusal) => {
+                    self.room -= 1;
+                    decisions.push((self.at, device, Err(refusal)));
+                }
+                None => {
+                    self.room -= 1;
+                    budgets.count(world.places(), pool, row.place);
+                    decisions.push((self.at, device, Ok(())));
+                    return true;
+                }
+            }
+        }
+        false
+    }
 }
 
 /// The order in which candidates (by name) are let through: in rounds over the classes, so that the first few stand

@@ -7,19 +7,18 @@
 //! [`plan`] is pure: the same world and the same `now` give the same plan, byte for byte.
 
 use crate::{
-    budget::{FleetBudget, PoolBudget},
+    budget::{Ask, Budgets},
     compliance::{Assessment, Compliance},
     component::ComponentClass,
     facts::{Activation, ComponentMatch, Image, RolloutStatus},
     finding::Finding,
-    grant::{self, RolloutGate},
+    grant::{self, Entrant, RolloutGate},
     revision,
     rollout::{self, Proposal},
     survey::{GroupSurvey, Judged, Survey},
     waiting::WaitingOn,
-    world::{DeviceId, DomainId, Sym, World},
+    world::{DeviceId, Sym, World},
 };
-use hashbrown::HashMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -214,8 +213,7 @@ pub struct Plan {
 /// The gate as the plan left it, for [`crate::explain`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Gate {
-    pub(crate) pools: Vec<PoolBudget>,
-    pub(crate) fleet: FleetBudget,
+    pub(crate) budgets: Budgets,
     /// By group.
     pub(crate) rollouts: Vec<RolloutGate>,
 }
@@ -298,51 +296,51 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
 
     let mut plan = Plan::default();
     plan.withdraw_stranded(world, &survey);
-    let mut excess = Excess::of(&survey);
+    let mut excess = survey.budgets.clone();
     for &at in &order {
         let (Some(group), Some(proposal)) = (survey.groups.get(at), proposals.get(at)) else {
             continue;
         };
-        for review in review(world, group, proposal, &mut excess, &survey) {
+        for review in review(world, group, proposal, &mut excess) {
             plan.record(world, &mut survey.verdicts, review);
         }
     }
-    for &at in &order {
-        let (Some(group), Some(proposal)) = (survey.groups.get(at), proposals.get(at)) else {
+    let entrants: Vec<Entrant<'_>> = order
+        .iter()
+        .filter_map(|&at| Some(entrant(survey.groups.get(at)?, proposals.get(at)?)))
+        .collect();
+    for (turn, device, decision) in grant::grant(world, &entrants, &mut survey.budgets) {
+        let Some(verdict) = survey.verdicts.get_mut(device.index()) else {
             continue;
         };
-        let Some(budget) = survey.pool_budgets.get_mut(group.pool as usize) else {
+        let Err(refusal) = decision else {
+            verdict.updating = true;
+            let assessment = survey.assessments.get(verdict.assessment as usize);
+            let at = order.get(turn).copied().unwrap_or(usize::MAX);
+            plan.operations.extend(assessment.and_then(|assessment| {
+                new_operation(
+                    world,
+                    device,
+                    survey.groups.get(at)?,
+                    proposals.get(at)?,
+                    assessment,
+                )
+            }));
             continue;
         };
-        let through = group.done + group.failed + group.running;
-        let domain = group.pool_row.facts.domain;
-        let decisions = grant::grant(
-            world,
-            &proposal.gate,
-            &group.candidates,
-            through,
-            domain,
-            budget,
-            &mut survey.fleet,
-        );
-        for (device, decision) in decisions {
-            let Some(verdict) = survey.verdicts.get_mut(device.index()) else {
-                continue;
-            };
-            match decision {
-                Err(refusal) => verdict.waiting = Some(refusal),
-                Ok(()) => {
-                    verdict.updating = true;
-                    let assessment = survey.assessments.get(verdict.assessment as usize);
-                    plan.operations
-                        .extend(assessment.and_then(|assessment| {
-                            new_operation(world, device, group, proposal, assessment)
-                        }));
-                }
-            }
-        }
+        verdict.waiting = Some(refusal);
     }
     plan.close(survey, proposals)
+}
+
+fn entrant<'a>(group: &'a GroupSurvey<'_>, proposal: &Proposal) -> Entrant<'a> {
+    Entrant {
+        gate: proposal.gate,
+        pool: group.pool as usize,
+        priority: group.pool_row.facts.priority,
+        candidates: &group.candidates,
+        through: group.done + group.failed + group.running,
+    }
 }
 
 impl Plan {
@@ -417,8 +415,7 @@ impl Plan {
         self.findings.sort();
         self.findings.dedup();
         self.gate = Gate {
-            pools: survey.pool_budgets,
-            fleet: survey.fleet,
+            budgets: survey.budgets,
             rollouts: proposals.iter().map(|it| it.gate).collect(),
         };
         let mut rollouts: Vec<(usize, RolloutState)> = Vec::new();
@@ -450,75 +447,6 @@ impl Plan {
     }
 }
 
-/// How far the present state is beyond the budgets, to be made good by operations that have not started.
-struct Excess {
-    pools: Vec<u32>,
-    domains: HashMap<(u32, DomainId), u32>,
-    fleet: u32,
-}
-
-impl Excess {
-    fn of(survey: &Survey<'_>) -> Self {
-        let mut domains = HashMap::new();
-        let mut pools = Vec::with_capacity(survey.pool_budgets.len());
-        for (at, budget) in (0_u32..).zip(&survey.pool_budgets) {
-            pools.push(budget.total.used.saturating_sub(budget.total.allowed));
-            for (&domain, &used) in &budget.domains {
-                if used > budget.per_domain {
-                    domains.insert((at, domain), used - budget.per_domain);
-                }
-            }
-        }
-        let fleet = survey
-            .fleet
-            .0
-            .map_or(0, |fleet| fleet.used.saturating_sub(fleet.allowed));
-        Self {
-            pools,
-            domains,
-            fleet,
-        }
-    }
-
-    /// What the device's pool is beyond, if anything.
-    fn refusal(&self, pool: u32, domain: DomainId, survey: &Survey<'_>) -> Option<WaitingOn> {
-        let budget = survey.pool_budgets.get(pool as usize)?;
-        if self.pools.get(pool as usize).is_some_and(|&excess| excess > 0) {
-            return Some(WaitingOn::Budget {
-                pool: budget.pool,
-                unavailable: budget.total.used,
-                allowed: budget.total.allowed,
-            });
-        }
-        if self
-            .domains
-            .get(&(pool, domain))
-            .is_some_and(|&excess| excess > 0)
-        {
-            return Some(WaitingOn::Domain {
-                domain,
-                unavailable: budget.domains.get(&domain).copied().unwrap_or(0),
-                allowed: budget.per_domain,
-            });
-        }
-        let fleet = survey.fleet.0.filter(|_| self.fleet > 0)?;
-        Some(WaitingOn::FleetBudget {
-            unavailable: fleet.used,
-            allowed: fleet.allowed,
-        })
-    }
-
-    fn give_back(&mut self, pool: u32, domain: DomainId) {
-        if let Some(excess) = self.pools.get_mut(pool as usize) {
-            *excess = excess.saturating_sub(1);
-        }
-        if let Some(excess) = self.domains.get_mut(&(pool, domain)) {
-            *excess = excess.saturating_sub(1);
-        }
-        self.fleet = self.fleet.saturating_sub(1);
-    }
-}
-
 /// What is to become of an operation that has not started. None in `refusal`: it is still wanted.
 struct Review {
     device: DeviceId,
@@ -526,15 +454,10 @@ struct Review {
 }
 
 /// Puts the operations of a rollout that have not started before the gate once more: what may not begin now must not
-/// begin because it was allowed to a minute ago. What is withdrawn goes on using budget in this plan, since an executor
+/// begin because it was allowed to a minute ago. `excess` is what is used of the budgets, which each operation taken
+/// back relieves. What is withdrawn goes on using budget in this plan, since an executor
 /// may just be starting it.
-fn review(
-    world: &World,
-    group: &GroupSurvey<'_>,
-    proposal: &Proposal,
-    excess: &mut Excess,
-    survey: &Survey<'_>,
-) -> Vec<Review> {
+fn review(world: &World, group: &GroupSurvey<'_>, proposal: &Proposal, excess: &mut Budgets) -> Vec<Review> {
     let gate = &proposal.gate;
     let mine = group.unstarted.iter().filter(|it| !it.superseded).count();
     let started = group
@@ -554,7 +477,7 @@ fn review(
         let Some(row) = world.device_row(unstarted.device) else {
             continue;
         };
-        let domain = world.places().domain_of(row.place, group.pool_row.facts.domain);
+        let pool = group.pool as usize;
         let waiting = |waiting: WaitingOn| (waiting.reason(), Some(waiting));
         let refusal = if unstarted.superseded {
             Some(("Superseded", None))
@@ -565,12 +488,15 @@ fn review(
         } else if room == 0 {
             Some(waiting(gate.wave_refusal()))
         } else {
-            excess.refusal(group.pool, domain, survey).map(waiting)
+            excess
+                .refusals(world.places(), pool, row.place, Ask::AsItIs)
+                .next()
+                .map(waiting)
         };
         if refusal.is_none() {
             room -= 1;
         } else if !row.is_unavailable() {
-            excess.give_back(group.pool, domain);
+            excess.give_back(world.places(), pool, row.place);
         }
         reviews.push(Review {
             device: unstarted.device,

@@ -4,14 +4,17 @@
 
 use crate::{
     assess::{Reading, assess_readings},
-    budget::{Budget, FleetBudget, PoolBudget},
+    budget::Budgets,
     compliance::{Assessment, Compliance, DifferenceKind},
-    facts::{Outcome, Reach},
+    facts::{FailureDomain, Outcome, Reach},
     finding::Finding,
     grant::{Subject, Through},
     plan::{BaselineSummary, PoolSummary, Verdict},
     waiting::WaitingOn,
-    world::{BaselineRow, DeviceId, DeviceRow, FirmwareSet, OperationRow, PoolRow, Sym, World, is_failure},
+    world::{
+        BaselineRow, DeviceId, DeviceRow, DomainId, FirmwareSet, OperationRow, PoolRow, Sym, World,
+        is_failure,
+    },
 };
 use hashbrown::HashMap;
 use std::collections::BTreeMap;
@@ -98,8 +101,7 @@ pub(crate) struct Survey<'a> {
     pub(crate) judged: Vec<Judged>,
     pub(crate) assessments: Vec<Assessment>,
     pub(crate) groups: Vec<GroupSurvey<'a>>,
-    pub(crate) pool_budgets: Vec<PoolBudget>,
-    pub(crate) fleet: FleetBudget,
+    pub(crate) budgets: Budgets,
     pub(crate) verdicts: Vec<Verdict>,
     pub(crate) pool_summaries: Vec<PoolSummary>,
     pub(crate) baseline_summaries: Vec<BaselineSummary>,
@@ -107,7 +109,6 @@ pub(crate) struct Survey<'a> {
     pub(crate) stranded: Vec<&'a OperationRow>,
     pub(crate) findings: Vec<Finding>,
     fleet_size: u32,
-    fleet_used: u32,
 }
 
 impl<'a> Survey<'a> {
@@ -143,11 +144,6 @@ impl<'a> Survey<'a> {
             }
             table
         };
-        let pool_budgets = pools.iter().map(|pool| PoolBudget {
-            pool: pool.name,
-            per_domain: pool.facts.max_per_domain,
-            ..PoolBudget::default()
-        });
         Self {
             world,
             pool_index: index(&mut pools.iter().map(|pool| pool.name)),
@@ -161,8 +157,7 @@ impl<'a> Survey<'a> {
             judged: Vec::new(),
             assessments: Vec::new(),
             groups: Vec::new(),
-            pool_budgets: pool_budgets.collect(),
-            fleet: FleetBudget::default(),
+            budgets: Budgets::new(world, &pools),
             verdicts: vec![Verdict::default(); world.slots()],
             pool_summaries: pools
                 .iter()
@@ -175,7 +170,6 @@ impl<'a> Survey<'a> {
             stranded: Vec::new(),
             findings: Vec::new(),
             fleet_size: 0,
-            fleet_used: 0,
             pools,
             baselines,
         }
@@ -214,29 +208,39 @@ impl<'a> Survey<'a> {
             updating: active.is_some(),
             ..Verdict::default()
         };
+        let places = self.world.places();
         if row.pool.is_empty() {
-            self.fleet_used += u32::from(active.is_some());
+            if active.is_some() {
+                self.budgets.count_in_fleet(places, Some(row.place));
+            }
             self.finish(id, verdict, operation, active.is_some());
             return;
         }
         let unavailable = row.is_unavailable() || active.is_some();
         self.fleet_size += 1;
-        self.fleet_used += u32::from(unavailable);
         let pool = self.pool_index.get(row.pool.index()).copied().unwrap_or(NONE);
-        let Some(&pool_row) = self.pools.get(pool as usize) else {
+        if self.pools.get(pool as usize).is_none() {
+            if unavailable {
+                self.budgets.count_in_fleet(places, Some(row.place));
+            }
             verdict.waiting = Some(WaitingOn::Pool { pool: row.pool });
             verdict.compliance = Compliance::Unknown;
             *exceptions.unknown_pools.entry(row.pool).or_default() += 1;
             self.finish(id, verdict, operation, active.is_some());
             return;
-        };
-        verdict.bound = true;
-        let domain = self.world.places().domain_of(row.place, pool_row.facts.domain);
-        if self.world.places().is_missing(domain) {
-            *exceptions.no_domain.entry(pool).or_default() += 1;
         }
-        if unavailable && let Some(budget) = self.pool_budgets.get_mut(pool as usize) {
-            budget.count(Some(domain));
+        verdict.bound = true;
+        if let Some(budget) = self.budgets.pools.get_mut(pool as usize) {
+            budget.bound += 1;
+            for kind in budget.domains.kinds() {
+                let missing = |domain: &DomainId| places.is_missing(*domain);
+                if places.domains_of(row.place, kind).iter().any(missing) {
+                    *exceptions.no_domain.entry((pool, kind)).or_default() += 1;
+                }
+            }
+        }
+        if unavailable {
+            self.budgets.count(places, pool as usize, row.place);
         }
         let stranded = self.firmware(id, row, pool, operation, &mut verdict, exceptions);
         if let Some(summary) = self.pool_summaries.get_mut(pool as usize) {
@@ -490,19 +494,20 @@ impl<'a> Survey<'a> {
                     .get(operation.pool.index())
                     .copied()
                     .unwrap_or(NONE);
-                let domain = row
-                    .zip(self.pools.get(pool as usize))
-                    .map(|(row, pool)| self.world.places().domain_of(row.place, pool.facts.domain));
-                if let Some(budget) = self.pool_budgets.get_mut(pool as usize) {
-                    budget.count(domain);
-                }
+                let serves = row.and_then(|row| self.pool_index.get(row.pool.index()).copied());
+                self.budgets.count_in_pool(
+                    self.world.places(),
+                    pool as usize,
+                    row.map(|row| row.place),
+                    serves.map(|at| at as usize),
+                );
                 if let Some(summary) = self.pool_summaries.get_mut(pool as usize) {
                     summary.unavailable += 1;
                     summary.updating += 1;
                 }
             }
             if row.is_none() {
-                self.fleet_used += 1;
+                self.budgets.count_in_fleet(self.world.places(), None);
                 self.findings.push(Finding::OperationOrphaned {
                     device: device.to_owned(),
                 });
@@ -515,13 +520,14 @@ impl<'a> Survey<'a> {
 
     /// What is known only when every device was seen: how many there are, and what was out of order.
     fn close(&mut self, exceptions: Exceptions) {
+        self.budgets.set_allowed(self.world, &self.pools, self.fleet_size);
         for ((budget, summary), row) in self
-            .pool_budgets
-            .iter_mut()
+            .budgets
+            .pools
+            .iter()
             .zip(&mut self.pool_summaries)
             .zip(&self.pools)
         {
-            budget.total.allowed = row.facts.max_unavailable.of(summary.bound);
             summary.allowed = budget.total.allowed;
             for name in &row.facts.baselines {
                 let known = self.world.baseline(name).is_some();
@@ -534,10 +540,6 @@ impl<'a> Survey<'a> {
                 }
             }
         }
-        self.fleet = FleetBudget(self.world.policy().max_unavailable.map(|amount| Budget {
-            used: self.fleet_used,
-            allowed: amount.of(self.fleet_size),
-        }));
         for (summary, row) in self.baseline_summaries.iter_mut().zip(&self.baselines) {
             let missing = row
                 .facts
@@ -559,11 +561,11 @@ impl<'a> Survey<'a> {
                 devices,
             });
         }
-        for (pool, devices) in exceptions.no_domain {
+        for ((pool, kind), devices) in exceptions.no_domain {
             if let Some(row) = self.pools.get(pool as usize) {
                 self.findings.push(Finding::FailureDomainMissing {
                     pool: row.facts.name.clone(),
-                    domain: row.facts.domain.as_str().to_owned(),
+                    domain: kind.as_str().to_owned(),
                     devices,
                 });
             }
@@ -576,7 +578,7 @@ impl<'a> Survey<'a> {
 struct Exceptions {
     unknown_pools: BTreeMap<Sym, u32>,
     unknown_models: BTreeMap<Sym, u32>,
-    no_domain: BTreeMap<u32, u32>,
+    no_domain: BTreeMap<(u32, FailureDomain), u32>,
 }
 
 impl<'a> GroupSurvey<'a> {

@@ -166,6 +166,24 @@ pub enum WaitingOn {
         /// Allowed.
         allowed: u32,
     },
+    /// The budget that the pools of its service share is used up.
+    ServiceBudget {
+        /// The service.
+        service: Sym,
+        /// Unavailable now, granted operations included.
+        unavailable: u32,
+        /// Allowed.
+        allowed: u32,
+    },
+    /// The fleet's budget of its failure domain, over all pools, is used up.
+    FleetDomain {
+        /// The domain.
+        domain: DomainId,
+        /// Unavailable now, granted operations included.
+        unavailable: u32,
+        /// Allowed.
+        allowed: u32,
+    },
     /// The fleet's budget is used up.
     FleetBudget {
         /// Unavailable now, granted operations included.
@@ -209,6 +227,8 @@ impl WaitingOn {
             Self::Wave { .. } => "Wave",
             Self::Budget { .. } => "Budget",
             Self::Domain { .. } => "Domain",
+            Self::ServiceBudget { .. } => "ServiceBudget",
+            Self::FleetDomain { .. } => "FleetDomain",
             Self::FleetBudget { .. } => "FleetBudget",
         }
     }
@@ -226,8 +246,27 @@ impl WaitingOn {
                 | Self::Wave { .. }
                 | Self::Budget { .. }
                 | Self::Domain { .. }
+                | Self::ServiceBudget { .. }
+                | Self::FleetDomain { .. }
                 | Self::FleetBudget { .. }
-        )
+        ) && !self.is_never()
+    }
+
+    /// Whether it is a budget of nothing: it lets nobody move, ever.
+    fn is_never(self) -> bool {
+        match self {
+            Self::Budget { allowed, .. }
+            | Self::Domain { allowed, .. }
+            | Self::ServiceBudget { allowed, .. }
+            | Self::FleetDomain { allowed, .. }
+            | Self::FleetBudget { allowed, .. } => allowed == 0,
+            _ => false,
+        }
+    }
+
+    /// Whether it speaks of this device's place only: another device of the same rollout may go in its stead.
+    pub(crate) fn is_of_its_place(self) -> bool {
+        matches!(self, Self::Domain { .. } | Self::FleetDomain { .. })
     }
 
     /// The sentence for people, with names and figures.
@@ -328,6 +367,7 @@ impl fmt::Display for Sentence<'_> {
             WaitingOn::Wave { wave, waves, reach, total } => {
                 write!(f, "wave {wave} of {waves} is open and reaches {reach} of {total} devices: this one comes later")
             }
+            _ if self.waiting.is_never() => self.never(f),
             WaitingOn::Budget { pool, unavailable, allowed } => write!(
                 f,
                 "pool {} allows {allowed} unavailable at a time, and {unavailable} are",
@@ -338,10 +378,36 @@ impl fmt::Display for Sentence<'_> {
                 "{} allows {allowed} unavailable at a time, and {unavailable} are",
                 self.world.domain(domain)
             ),
+            WaitingOn::ServiceBudget { service, unavailable, allowed } => write!(
+                f,
+                "the pools of service {} together allow {allowed} unavailable at a time, and {unavailable} are",
+                text(service)
+            ),
+            WaitingOn::FleetDomain { domain, unavailable, allowed } => write!(
+                f,
+                "the fleet allows {allowed} unavailable at a time in {}, and {unavailable} are",
+                self.world.domain(domain)
+            ),
             WaitingOn::FleetBudget { unavailable, allowed } => {
                 write!(f, "the fleet allows {allowed} unavailable at a time, and {unavailable} are")
             }
         }
+    }
+}
+
+impl Sentence<'_> {
+    /// A budget of nothing: legal, and said.
+    fn never(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the budget of ")?;
+        match self.waiting {
+            WaitingOn::Budget { pool, .. } => write!(f, "pool {}", self.world.text(pool))?,
+            WaitingOn::ServiceBudget { service, .. } => write!(f, "service {}", self.world.text(service))?,
+            WaitingOn::Domain { domain, .. } | WaitingOn::FleetDomain { domain, .. } => {
+                write!(f, "{}", self.world.domain(domain))?;
+            }
+            _ => f.write_str("the fleet")?,
+        }
+        f.write_str(" is 0: nothing under it is ever updated")
     }
 }
 

@@ -24,8 +24,8 @@ pub(crate) use firmware::{FirmwareRow, FirmwareSets};
 use identity::Identities;
 use interner::Interner;
 pub use interner::Sym;
-use place::Places;
 pub use place::{DomainId, DomainName};
+pub(crate) use place::{PlaceId, Places};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -34,6 +34,7 @@ use std::sync::Arc;
 pub(crate) struct PoolRow {
     pub(crate) name: Sym,
     pub(crate) facts: PoolFacts,
+    pub(crate) service: Sym,
     pub(crate) baselines: Vec<Sym>,
 }
 
@@ -162,6 +163,7 @@ impl World {
     pub fn upsert_pool(&mut self, facts: PoolFacts) -> bool {
         let row = PoolRow {
             name: self.interner.intern(&facts.name),
+            service: self.interner.intern(&facts.service),
             baselines: facts
                 .baselines
                 .iter()

@@ -318,7 +318,109 @@ fn a_fleet_budget_holds_across_pools() {
     });
     let made = checked(&world, at(0));
     assert_eq!(made.operations.len(), 3);
-    assert_eq!(reason(&world, &made, "e0"), Some("FleetBudget"));
+    assert_eq!(reason(&world, &made, "e1"), Some("FleetBudget"));
+}
+
+/// Devices of two pools, none of which a wave or its own budget holds.
+fn two_pools(policy: PolicyFacts, priorities: [i32; 2]) -> World {
+    let mut world = fleet(6, pool("hosting", Amount::Count(6), 6));
+    for n in 0..12 {
+        world.upsert_device(&device(&format!("e{n:02}"), "web", &format!("r{}", n / 4), OLD));
+    }
+    for (name, priority) in ["hosting", "web"].into_iter().zip(priorities) {
+        world.upsert_pool(PoolFacts {
+            service: "shop".into(),
+            waves: vec![wave(Amount::Percent(100), 0)],
+            priority,
+            ..pool(name, Amount::Count(12), 12)
+        });
+    }
+    world.upsert_policy(policy);
+    world
+}
+
+fn granted(plan: &Plan) -> Vec<&str> {
+    plan.operations.iter().map(|it| it.device.as_str()).collect()
+}
+
+#[test]
+fn a_budget_that_pools_share_goes_round_by_priority_and_share() {
+    let policy = PolicyFacts {
+        at_most: Some(3),
+        ..PolicyFacts::default()
+    };
+    // The pool of twelve has one of them down when the pool of six has: it has used the smaller share.
+    let world = two_pools(policy.clone(), [0, 0]);
+    assert_eq!(granted(&checked(&world, at(0))), ["d00", "e00", "e04"]);
+    let world = two_pools(policy, [0, 1]);
+    assert_eq!(granted(&checked(&world, at(0))), ["e00", "e04", "e08"]);
+}
+
+#[test]
+fn a_service_shares_one_budget_over_its_pools() {
+    let world = two_pools(
+        PolicyFacts {
+            services: vec![ServiceFacts {
+                name: "shop".into(),
+                max_unavailable: Amount::Percent(10),
+                at_most: None,
+            }],
+            ..PolicyFacts::default()
+        },
+        [0, 0],
+    );
+    let made = checked(&world, at(0));
+    assert_eq!(granted(&made), ["d00", "e00"], "10 % of 18, rounded up");
+    let explained = kiban_core::explain::explain(&world, &made, "e04", at(0)).unwrap();
+    assert_eq!(
+        explained.not_yet[0].message,
+        "the pools of service shop together allow 2 unavailable at a time, and 2 are"
+    );
+}
+
+#[test]
+fn two_pools_in_one_rack_do_not_add_up() {
+    let world = two_pools(
+        PolicyFacts {
+            domains: vec![DomainLimit {
+                over: FailureDomain::Rack,
+                max: 1,
+            }],
+            ..PolicyFacts::default()
+        },
+        [0, 0],
+    );
+    let made = checked(&world, at(0));
+    assert_eq!(
+        granted(&made),
+        ["d00", "e04", "e08"],
+        "one in each of the three racks"
+    );
+    assert_eq!(reason(&world, &made, "e00"), Some("FleetDomain"));
+    let explained = kiban_core::explain::explain(&world, &made, "d01", at(0)).unwrap();
+    assert_eq!(
+        explained.not_yet[0].message,
+        "the fleet allows 1 unavailable at a time in rack tokyo-1/b/r0, and 1 are"
+    );
+}
+
+#[test]
+fn a_budget_of_nothing_is_legal_and_said() {
+    let world = two_pools(
+        PolicyFacts {
+            max_unavailable: Some(Amount::Percent(0)),
+            ..PolicyFacts::default()
+        },
+        [0, 0],
+    );
+    let made = checked(&world, at(0));
+    assert!(made.operations.is_empty());
+    let explained = kiban_core::explain::explain(&world, &made, "d01", at(0)).unwrap();
+    assert_eq!(
+        explained.not_yet[0].message,
+        "the budget of the fleet is 0: nothing under it is ever updated"
+    );
+    assert!(!explained.not_yet[0].passes_by_itself);
 }
 
 #[test]

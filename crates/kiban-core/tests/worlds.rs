@@ -24,6 +24,15 @@ fn amount() -> impl Strategy<Value = Amount> {
     ]
 }
 
+fn domain() -> impl Strategy<Value = FailureDomain> {
+    prop::sample::select(FailureDomain::ALL.to_vec())
+}
+
+fn limits(most: usize) -> impl Strategy<Value = Vec<DomainLimit>> {
+    let limit = (domain(), 0_u32..6).prop_map(|(over, max)| DomainLimit { over, max });
+    prop::collection::vec(limit, 0..=most)
+}
+
 fn outcome() -> impl Strategy<Value = Outcome> {
     prop::sample::select(vec![
         Outcome::Pending,
@@ -45,25 +54,31 @@ fn a_pool(name: &'static str) -> impl Strategy<Value = PoolFacts> {
         waves,
         0_u32..4,
         0_u32..2,
-        prop::sample::select(vec![
-            FailureDomain::Rack,
-            FailureDomain::Room,
-            FailureDomain::Site,
-        ]),
+        domain(),
         any::<bool>(),
+        limits(1),
+        prop::option::weighted(0.2, 0_u32..5),
+        -1_i32..2,
+        prop::bool::weighted(0.7),
     )
         .prop_map(
-            move |(max, per_domain, waves, halt, retry, domain, two)| PoolFacts {
-                waves,
-                halt_after_failed: halt,
-                retry,
-                domain,
-                baselines: if two {
-                    vec!["r650-q4".into(), "second".into()]
-                } else {
-                    vec!["r650-q4".into(), "lost".into()]
-                },
-                ..pool(name, max, per_domain)
+            move |(max, per_domain, waves, halt, retry, domain, two, domains, at_most, priority, served)| {
+                PoolFacts {
+                    domains,
+                    at_most,
+                    priority,
+                    service: if served { "hosting".into() } else { String::new() },
+                    waves,
+                    halt_after_failed: halt,
+                    retry,
+                    domain,
+                    baselines: if two {
+                        vec!["r650-q4".into(), "second".into()]
+                    } else {
+                        vec!["r650-q4".into(), "lost".into()]
+                    },
+                    ..pool(name, max, per_domain)
+                }
             },
         )
 }
@@ -77,6 +92,7 @@ fn a_device(n: usize) -> impl Strategy<Value = (DeviceFacts, Option<OperationFac
             prop::sample::select(POOLS.to_vec()),
             0_usize..4,
             prop::sample::select(VERSIONS.to_vec()),
+            prop::sample::subsequence(vec!["pdu-a", "pdu-b", "pdu-c"], 0..=2),
         ),
         (
             mostly(0.95),
@@ -100,7 +116,7 @@ fn a_device(n: usize) -> impl Strategy<Value = (DeviceFacts, Option<OperationFac
     )
         .prop_map(
             move |(
-                (pool, rack, version),
+                (pool, rack, version, feeds),
                 (fresh, reach, healthy, known, own, free),
                 last,
                 operation,
@@ -113,6 +129,7 @@ fn a_device(n: usize) -> impl Strategy<Value = (DeviceFacts, Option<OperationFac
                     format!("r{rack}")
                 };
                 let mut facts = device(&name, pool, &rack, version);
+                facts.power = feeds.into_iter().map(str::to_owned).collect();
                 facts.fresh = fresh;
                 facts.reach = if reach {
                     Reach::Reachable
@@ -203,20 +220,35 @@ fn facts() -> impl Strategy<Value = Facts> {
         prop::bool::weighted(0.1),
         prop::option::weighted(0.3, amount()),
         prop::bool::weighted(0.1),
+        prop_oneof![2 => Just(Vec::new()), 1 => limits(2)],
+        prop::option::weighted(0.2, 0_u32..8),
+        prop::option::weighted(0.4, (amount(), prop::option::weighted(0.2, 0_u32..4))),
     )
-        .prop_map(|(paused, max_unavailable, denied)| PolicyFacts {
-            paused,
-            max_unavailable,
-            denied_versions: denied
-                .then(|| DeniedVersions {
-                    class: ComponentClass::Bios,
-                    matches: ComponentMatch::default(),
-                    versions: vec![NEW.into()],
-                    reason: String::new(),
-                })
-                .into_iter()
-                .collect(),
-        });
+        .prop_map(
+            |(paused, max_unavailable, denied, domains, at_most, service)| PolicyFacts {
+                paused,
+                max_unavailable,
+                domains,
+                at_most,
+                services: service
+                    .map(|(max_unavailable, at_most)| ServiceFacts {
+                        name: "hosting".into(),
+                        max_unavailable,
+                        at_most,
+                    })
+                    .into_iter()
+                    .collect(),
+                denied_versions: denied
+                    .then(|| DeniedVersions {
+                        class: ComponentClass::Bios,
+                        matches: ComponentMatch::default(),
+                        versions: vec![NEW.into()],
+                        reason: String::new(),
+                    })
+                    .into_iter()
+                    .collect(),
+            },
+        );
     let baselines = (
         any::<bool>(),
         prop::bool::weighted(0.1),
@@ -417,6 +449,137 @@ proptest! {
     }
 }
 
+/// Who is down: by themselves, or by an operation that has not ended.
+fn down(world: &World) -> Vec<&str> {
+    let devices = world.devices().filter(|device| {
+        let operation = world.operation(device.name());
+        !device.pool().is_empty()
+            && (device.is_unavailable() || operation.is_some_and(|it| !it.outcome.is_final()))
+    });
+    devices.map(|device| device.name()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// However plans, outcomes and accidents mix, no limit has more devices down than it allows, unless they went down by
+    /// themselves. Counted here, from what the world says after each step.
+    #[test]
+    fn never_more_down_than_any_limit_allows(
+        max in amount(),
+        fleet_max in prop::option::of(2_u32..8),
+        own in limits(2),
+        of_fleet in limits(3),
+        service in prop::option::of(1_u32..6),
+        priorities in (0_i32..2, 0_i32..2),
+        fates in prop::collection::vec((0_u8..10, any::<u8>()), 60),
+    ) {
+        let mut world = World::new();
+        world.upsert_model(model("r650"));
+        world.upsert_baseline(baseline(NEW, "c1"));
+        for (name, priority) in [("hosting", priorities.0), ("web", priorities.1)] {
+            world.upsert_pool(PoolFacts {
+                service: "all".into(),
+                domains: own.clone(),
+                priority,
+                waves: vec![wave(Amount::Percent(100), 0)],
+                halt_after_failed: 99,
+                ..pool(name, max, 3)
+            });
+        }
+        let services = service.map(|count| ServiceFacts {
+            name: "all".into(),
+            max_unavailable: Amount::Percent(50),
+            at_most: Some(count),
+        });
+        world.upsert_policy(PolicyFacts {
+            at_most: fleet_max,
+            domains: of_fleet.clone(),
+            services: services.into_iter().collect(),
+            ..PolicyFacts::default()
+        });
+        let mut devices: BTreeMap<String, DeviceFacts> = BTreeMap::new();
+        for n in 0..24 {
+            let name = format!("d{n:02}");
+            let mut facts = device(&name, if n % 3 == 0 { "web" } else { "hosting" }, &format!("r{}", n / 4), OLD);
+            facts.room = format!("room-{}", n / 12);
+            facts.power = vec![format!("pdu-{}", n % 4), format!("pdu-{}", n % 3)];
+            world.upsert_device(&facts);
+            devices.insert(name, facts);
+        }
+        for (now, (fate, which)) in (0_i64..).zip(fates) {
+            let before: Vec<String> = down(&world).into_iter().map(str::to_owned).collect();
+            let made = plan(&world, at(now * 60));
+            prop_assert_eq!(check(&world, &made), vec![]);
+            carry_out(&mut world, &made);
+            let mut counts: BTreeMap<String, (u32, u32)> = BTreeMap::new();
+            for name in down(&world) {
+                let facts = &devices[name];
+                // A limit is to be kept where the plan added to what was down.
+                let added = u32::from(!before.iter().any(|it| it == name));
+                let mut tell = |limit: String| {
+                    let count = counts.entry(limit).or_default();
+                    *count = (count.0 + 1, count.1 + added);
+                };
+                tell("fleet".into());
+                tell("service".into());
+                tell(format!("pool {}", facts.pool));
+                for (kind, places) in [
+                    (FailureDomain::Rack, vec![&facts.rack]),
+                    (FailureDomain::Room, vec![&facts.room]),
+                    (FailureDomain::Site, vec![&facts.site]),
+                    (FailureDomain::Power, {
+                        let mut feeds: Vec<&String> = facts.power.iter().collect();
+                        feeds.dedup();
+                        feeds
+                    }),
+                ] {
+                    for place in places {
+                        tell(format!("{kind:?} {place}"));
+                        tell(format!("{} {kind:?} {place}", facts.pool));
+                    }
+                }
+            }
+            let most = |limit: &str| -> u32 {
+                let of = |list: &[DomainLimit], kind: &str| {
+                    let named = list.iter().filter(|it| format!("{:?}", it.over) == kind);
+                    named.map(|it| it.max).min().unwrap_or(u32::MAX)
+                };
+                let mut words = limit.split(' ');
+                let (first, second) = (words.next().unwrap(), words.next());
+                match (first, second) {
+                    ("fleet", _) => fleet_max.unwrap_or(u32::MAX),
+                    ("service", _) => service.map_or(u32::MAX, |count| count.min(12)),
+                    ("pool", Some(name)) => max.of(if name == "web" { 8 } else { 16 }),
+                    ("hosting" | "web", Some("Rack")) => of(&own, "Rack").min(3),
+                    ("hosting" | "web", Some(kind)) => of(&own, kind),
+                    (kind, _) => of(&of_fleet, kind),
+                }
+            };
+            for (limit, (count, added)) in counts {
+                prop_assert!(added == 0 || count <= most(&limit), "{limit}: {count} of {}", most(&limit));
+            }
+            // Then something happens: an operation ends, or a machine breaks, or comes back.
+            let names: Vec<String> = match fate {
+                0..6 => world.operations().map(|operation| operation.device.clone()).collect(),
+                _ => devices.keys().cloned().collect(),
+            };
+            let Some(name) = names.get(usize::from(which) % names.len().max(1)) else {
+                continue;
+            };
+            let facts = devices.get_mut(name).unwrap();
+            match fate {
+                0..5 => end(&mut world, facts, Outcome::Succeeded, NEW, at(now * 60)),
+                5 => end(&mut world, facts, Outcome::Failed, NEW, at(now * 60)),
+                6 => facts.health = Health::Critical,
+                7 => facts.reach = Reach::Unreachable,
+                _ => (facts.health, facts.reach) = (Health::Ok, Reach::Reachable),
+            }
+            world.upsert_device(facts);
+        }
+    }
+}
+
 /// The property tests are worth what their worlds are worth: every reason occurs in them, and grants are not rare.
 #[test]
 fn random_worlds_meet_every_rule() {
@@ -453,6 +616,7 @@ fn random_worlds_meet_every_rule() {
         "Duplicate",
         "Failed",
         "FleetBudget",
+        "FleetDomain",
         "Halted",
         "Held",
         "Image",
@@ -462,6 +626,7 @@ fn random_worlds_meet_every_rule() {
         "Paused",
         "PoolNotFound",
         "Reverted",
+        "ServiceBudget",
         "Soak",
         "Stale",
         "Unhealthy",
@@ -476,5 +641,5 @@ fn random_worlds_meet_every_rule() {
         .filter(|reason| !reasons.contains_key(reason))
         .collect();
     assert!(missing.is_empty(), "{missing:?} never occur: {reasons:?}");
-    assert!(reasons["granted"] > 400 && reasons["adopted"] > 5, "{reasons:?}");
+    assert!(reasons["granted"] > 250 && reasons["adopted"] > 5, "{reasons:?}");
 }

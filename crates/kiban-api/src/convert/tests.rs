@@ -16,6 +16,7 @@ fn a_fresh_device_is_never_read() {
     let facts = device(&object("Device", |_| {}));
     assert_eq!(facts.name, "tyo-b07-12");
     assert_eq!((facts.rack.as_str(), facts.pool.as_str()), ("b07", "hosting"));
+    assert_eq!(facts.power, ["pdu-b07-a", "pdu-b07-b"]);
     assert_eq!(facts.firmware, None);
     assert_eq!(
         (facts.reach, facts.health, facts.fresh),
@@ -80,6 +81,9 @@ fn garbage_in_a_status_reads_as_not_known() {
 fn a_pool_has_its_amounts_and_waves() {
     let facts = pool(&object("HardwarePool", |_| {})).unwrap();
     assert_eq!(facts.max_unavailable, Amount::Percent(5));
+    assert_eq!((facts.at_most, facts.priority), (Some(40), 10));
+    assert_eq!(facts.domains[1].over, facts::FailureDomain::Room);
+    assert_eq!(facts.service, "hosting-package");
     assert_eq!(facts.waves[0].reach, Amount::Count(1));
     assert_eq!(facts.waves[2].soak, jiff::SignedDuration::from_hours(36));
     assert_eq!(facts.halt_after_failed, 2);
@@ -144,6 +148,16 @@ fn the_product_is_what_the_bmc_must_report_where_nothing_else_is_written() {
 fn the_policy_and_its_limits() {
     let facts = policy(&object("FleetPolicy", |_| {})).unwrap();
     assert_eq!(facts.max_unavailable, Some(Amount::Percent(2)));
+    assert_eq!(facts.at_most, Some(50));
+    let power = facts::DomainLimit {
+        over: facts::FailureDomain::Power,
+        max: 4,
+    };
+    assert_eq!((facts.domains.len(), facts.domains[1]), (2, power));
+    assert_eq!(
+        (facts.services[0].name.as_str(), facts.services[0].at_most),
+        ("hosting-package", Some(20))
+    );
     assert_eq!(facts.denied_versions[0].versions, ["1.15.0"]);
     let limits = traffic(&object("FleetPolicy", |_| {})).unwrap();
     assert_eq!(

@@ -1,6 +1,6 @@
 //! The words that kinds and domain share, both ways.
 
-use super::{FieldError, baseline, component, facts, shared};
+use super::{FieldError, baseline, component, facts, pool, shared};
 
 impl From<shared::ComponentClass> for component::ComponentClass {
     fn from(class: shared::ComponentClass) -> Self {
@@ -55,6 +55,26 @@ impl shared::ComponentMatch {
             model: matches.model.clone(),
             name: matches.name.clone(),
         })
+    }
+}
+
+impl From<pool::FailureDomain> for facts::FailureDomain {
+    fn from(domain: pool::FailureDomain) -> Self {
+        match domain {
+            pool::FailureDomain::Rack => Self::Rack,
+            pool::FailureDomain::Room => Self::Room,
+            pool::FailureDomain::Site => Self::Site,
+            pool::FailureDomain::Power => Self::Power,
+        }
+    }
+}
+
+impl From<&pool::DomainLimit> for facts::DomainLimit {
+    fn from(limit: &pool::DomainLimit) -> Self {
+        Self {
+            over: limit.over.into(),
+            max: limit.max,
+        }
     }
 }
 

@@ -13,6 +13,7 @@ pub(super) fn check(documents: &[Document<'_>], options: &Options, findings: &mu
             "Device" => fleet.device(document, findings),
             "HardwarePool" => fleet.pool(document, findings),
             "FirmwareBaseline" => fleet.baseline(document, findings),
+            "FleetPolicy" => fleet.policy(document, findings),
             _ => {}
         }
     }
@@ -185,6 +186,31 @@ impl<'d, 'a> Fleet<'d, 'a> {
         places(pool, members, findings);
     }
 
+    /// The budgets that pools share.
+    fn policy(&self, policy: &Document<'_>, findings: &mut Vec<Finding>) {
+        let mut warn = |field: &str, message: String| {
+            let place = policy.root.at(field).place;
+            findings.push(Finding::warning(policy.file, place, field, message));
+        };
+        if is_nothing(&policy.value["spec"]["maxUnavailable"]) {
+            let message = "with this budget nothing of the fleet is ever updated";
+            warn("spec.maxUnavailable", message.to_owned());
+        }
+        let pools = self.documents.iter().filter(|it| it.kind == "HardwarePool");
+        let served: BTreeSet<&str> = pools.map(|pool| text(&pool.value, "/spec/service")).collect();
+        for (index, service) in list(&policy.value, "/spec/services").iter().enumerate() {
+            let name = text(service, "/name");
+            if is_nothing(&service["maxUnavailable"]) {
+                let message = format!("with this budget nothing of the service {name} is ever updated");
+                warn(&format!("spec.services[{index}].maxUnavailable"), message);
+            }
+            if !served.contains(name) && self.options.existing.is_none() {
+                let message = format!("no pool serves {}", text::shown(name));
+                warn(&format!("spec.services[{index}].name"), message);
+            }
+        }
+    }
+
     /// One machine is one device: neither serial number nor BMC may be in two.
     fn devices_apart(&self, findings: &mut Vec<Finding>) {
         let mut serials: HashMap<String, &Document<'_>> = HashMap::new();
@@ -281,12 +307,17 @@ fn waves(pool: &Document<'_>, size: usize, findings: &mut Vec<Finding>) {
     }
 }
 
+/// A budget of nothing: legal, and said.
+fn is_nothing(amount: &Value) -> bool {
+    amount.as_u64() == Some(0) || amount.as_str() == Some("0%")
+}
+
 fn budget(pool: &Document<'_>, size: usize, findings: &mut Vec<Finding>) {
     const FIELD: &str = "spec.disruption.maxUnavailable";
     let amount = &pool.value["spec"]["disruption"]["maxUnavailable"];
     let count = amount.as_u64().and_then(|count| usize::try_from(count).ok());
     let message = match (count, amount.as_str()) {
-        (Some(0), _) | (_, Some("0%")) => "with this budget nothing of the pool is ever updated".to_owned(),
+        _ if is_nothing(amount) => "with this budget nothing of the pool is ever updated".to_owned(),
         (_, Some("100%")) => "this budget lets the whole pool go down at once".to_owned(),
         (Some(count), _) if count >= size && size > 1 => {
             format!("this budget lets the whole pool go down at once: it has {size} devices")
@@ -306,12 +337,13 @@ fn places(pool: &Document<'_>, members: &[&Document<'_>], findings: &mut Vec<Fin
     let domain = match text(&pool.value, "/spec/disruption/domain") {
         "Room" => "room",
         "Site" => "site",
+        "Power" => "power",
         _ => "rack",
     };
     let path = format!("/spec/location/{domain}");
     let without: BTreeSet<&str> = members
         .iter()
-        .filter(|device| text(&device.value, &path).is_empty())
+        .filter(|device| text(&device.value, &path).is_empty() && list(&device.value, &path).is_empty())
         .map(|device| device.name.as_str())
         .collect();
     let Some(first) = members

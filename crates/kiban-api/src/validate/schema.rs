@@ -194,6 +194,9 @@ impl<'f, 'a> Walk<'f, 'a> {
             if schema["x-kubernetes-list-type"] == "set" && values.contains(&value) {
                 self.error(item.place, format!("has {value} twice"), "keep one of them");
             }
+            if let Some(key) = same_key(schema, &values, &value) {
+                self.error(item.place, format!("has {key} twice"), "keep one of them");
+            }
             values.push(value);
         }
         Value::Array(values)
@@ -392,6 +395,23 @@ fn matches(pattern: &str, text: &str) -> bool {
     let fits = regex.as_ref().is_some_and(|regex| regex.is_match(text));
     compiled.insert(pattern.to_owned(), regex);
     fits
+}
+
+/// What an item of a list that is keyed by a field has in common with an item before it.
+fn same_key(schema: &Value, before: &[Value], item: &Value) -> Option<String> {
+    let keys = schema["x-kubernetes-list-map-keys"].as_array()?;
+    let of = |item: &Value| -> Vec<Value> {
+        let fields = keys.iter().filter_map(Value::as_str);
+        fields.map(|key| item[key].clone()).collect()
+    };
+    let mine = of(item);
+    let words = || {
+        mine.iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    before.iter().any(|other| of(other) == mine).then(words)
 }
 
 /// What a pattern wants, and a hint.

@@ -98,7 +98,7 @@ impl DeviceRow {
                 .firmware
                 .as_deref()
                 .map_or(FirmwareSet::NEVER_READ, |list| firmware.hold(list, interner)),
-            place: places.intern(&facts.site, &facts.room, &facts.rack, interner),
+            place: places.intern(&facts.site, &facts.room, &facts.rack, &facts.power, interner),
             identity: identity_match(facts),
             health: facts.health,
             reach: facts.reach,
@@ -175,14 +175,21 @@ impl<'a> Device<'a> {
     /// Where it stands, for people.
     #[must_use]
     pub fn place(self) -> super::DomainName<'a> {
-        self.world
-            .domain(self.world.places.domain_of(self.row.place, FailureDomain::Rack))
+        self.world.domain(self.world.places.rack_of(self.row.place))
     }
 
-    /// Its failure domain.
+    /// Its failure domains of a kind: one, or as many as it has power feeds.
     #[must_use]
-    pub fn domain_id(self, kind: FailureDomain) -> DomainId {
-        self.world.places.domain_of(self.row.place, kind)
+    pub fn domains(self, kind: FailureDomain) -> &'a [DomainId] {
+        self.world.places.domains_of(self.row.place, kind)
+    }
+
+    /// Whether it stands in a failure domain.
+    #[must_use]
+    pub fn is_in(self, domain: DomainId) -> bool {
+        FailureDomain::ALL
+            .iter()
+            .any(|&kind| self.domains(kind).contains(&domain))
     }
 
     /// Whether it counts as unavailable, operations aside.

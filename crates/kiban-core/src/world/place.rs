@@ -24,6 +24,7 @@ struct Domain {
     kind: FailureDomain,
     site: Sym,
     room: Sym,
+    /// The rack, or the power feed.
     rack: Sym,
 }
 
@@ -31,7 +32,7 @@ impl Domain {
     /// Whether the label is missing that gives a domain of this kind its name.
     fn is_missing(&self) -> bool {
         match self.kind {
-            FailureDomain::Rack => self.rack.is_empty(),
+            FailureDomain::Rack | FailureDomain::Power => self.rack.is_empty(),
             FailureDomain::Room => self.room.is_empty(),
             FailureDomain::Site => self.site.is_empty(),
         }
@@ -39,28 +40,59 @@ impl Domain {
 }
 
 /// Every place and every domain that some device has had.
+/// The domains of one place.
+#[derive(Debug)]
+struct Place {
+    rack: DomainId,
+    room: DomainId,
+    site: DomainId,
+    feeds: Box<[DomainId]>,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Places {
     domains: Vec<Domain>,
     domain_index: HashMap<Domain, DomainId>,
-    places: Vec<[DomainId; 3]>,
-    place_index: HashMap<[Sym; 3], PlaceId>,
+    places: Vec<Place>,
+    place_index: HashMap<([Sym; 3], Box<[Sym]>), PlaceId>,
 }
 
 impl Places {
-    pub(crate) fn intern(&mut self, site: &str, room: &str, rack: &str, interner: &mut Interner) -> PlaceId {
+    pub(crate) fn intern(
+        &mut self,
+        site: &str,
+        room: &str,
+        rack: &str,
+        power: &[String],
+        interner: &mut Interner,
+    ) -> PlaceId {
         let [site, room, rack] = [site, room, rack].map(|text| interner.intern(text.trim()));
-        if let Some(&place) = self.place_index.get(&[site, room, rack]) {
+        // By name, not by number: which feed is named first must not depend on the order of facts.
+        let mut feeds: Vec<&str> = power.iter().map(|feed| feed.trim()).collect();
+        feeds.retain(|feed| !feed.is_empty());
+        feeds.sort_unstable();
+        feeds.dedup();
+        let feeds: Box<[Sym]> = feeds.into_iter().map(|feed| interner.intern(feed)).collect();
+        let key = ([site, room, rack], feeds);
+        if let Some(&place) = self.place_index.get(&key) {
             return place;
         }
-        let domains = [
-            self.domain(FailureDomain::Rack, site, room, rack),
-            self.domain(FailureDomain::Room, site, room, Sym::EMPTY),
-            self.domain(FailureDomain::Site, site, Sym::EMPTY, Sym::EMPTY),
-        ];
+        let mut feeds: Vec<DomainId> = Vec::with_capacity(key.1.len().max(1));
+        for &feed in &key.1 {
+            feeds.push(self.domain(FailureDomain::Power, site, Sym::EMPTY, feed));
+        }
+        if feeds.is_empty() {
+            feeds.push(self.domain(FailureDomain::Power, site, Sym::EMPTY, Sym::EMPTY));
+        }
+        let domains = Place {
+            rack: self.domain(FailureDomain::Rack, site, room, rack),
+            room: self.domain(FailureDomain::Room, site, room, Sym::EMPTY),
+            site: self.domain(FailureDomain::Site, site, Sym::EMPTY, Sym::EMPTY),
+            feeds: feeds.into_boxed_slice(),
+        };
         let place = PlaceId(u32::try_from(self.places.len()).unwrap_or(u32::MAX));
         self.places.push(domains);
-        self.place_index.insert([site, room, rack], place);
+        self.place_index.insert(key, place);
         place
     }
 
@@ -89,18 +121,24 @@ impl Places {
         id
     }
 
-    /// The domain of a place.
-    pub(crate) fn domain_of(&self, place: PlaceId, kind: FailureDomain) -> DomainId {
-        let at = match kind {
-            FailureDomain::Rack => 0,
-            FailureDomain::Room => 1,
-            FailureDomain::Site => 2,
+    /// The domains of a place, of one kind: one, or as many as it has power feeds.
+    pub(crate) fn domains_of(&self, place: PlaceId, kind: FailureDomain) -> &[DomainId] {
+        let Some(place) = self.places.get(place.0 as usize) else {
+            return &[];
         };
+        match kind {
+            FailureDomain::Rack => std::slice::from_ref(&place.rack),
+            FailureDomain::Room => std::slice::from_ref(&place.room),
+            FailureDomain::Site => std::slice::from_ref(&place.site),
+            FailureDomain::Power => &place.feeds,
+        }
+    }
+
+    /// The rack of a place.
+    pub(crate) fn rack_of(&self, place: PlaceId) -> DomainId {
         self.places
             .get(place.0 as usize)
-            .and_then(|domains| domains.get(at))
-            .copied()
-            .unwrap_or_default()
+            .map_or(DomainId::default(), |place| place.rack)
     }
 
     /// Whether it is the shared domain of devices that do not say where they stand.
@@ -154,22 +192,33 @@ mod tests {
     fn the_same_rack_name_in_two_rooms_is_two_domains_and_no_rack_is_one() {
         let mut interner = Interner::default();
         let mut places = Places::default();
-        let a = places.intern("tokyo-1", "a", "b07", &mut interner);
-        let b = places.intern("tokyo-1", "b", "b07", &mut interner);
-        let none_a = places.intern("tokyo-1", "a", "", &mut interner);
-        let none_b = places.intern("osaka-1", "", "", &mut interner);
-        let rack = |place| places.domain_of(place, FailureDomain::Rack);
+        let feeds = ["pdu-a".to_owned(), "pdu-b".to_owned()];
+        let a = places.intern("tokyo-1", "a", "b07", &[], &mut interner);
+        let b = places.intern("tokyo-1", "b", "b07", &feeds, &mut interner);
+        let none_a = places.intern("tokyo-1", "a", "", &feeds[..1], &mut interner);
+        let none_b = places.intern("osaka-1", "", "", &[], &mut interner);
+        let rack = |place| places.rack_of(place);
         assert_ne!(rack(a), rack(b));
         assert_eq!(rack(none_a), rack(none_b));
         assert!(places.is_missing(rack(none_a)) && !places.is_missing(rack(a)));
         assert_eq!(
-            places.domain_of(a, FailureDomain::Site),
-            places.domain_of(b, FailureDomain::Site)
+            places.domains_of(a, FailureDomain::Site),
+            places.domains_of(b, FailureDomain::Site)
         );
         assert_ne!(
-            places.domain_of(a, FailureDomain::Room),
-            places.domain_of(b, FailureDomain::Room)
+            places.domains_of(a, FailureDomain::Room),
+            places.domains_of(b, FailureDomain::Room)
         );
         assert_eq!(places.name(rack(b), &interner).to_string(), "rack tokyo-1/b/b07");
+        // Two feeds are two domains; one of them is the other device's, too.
+        let feeds = |place| places.domains_of(place, FailureDomain::Power).to_vec();
+        assert_eq!((feeds(b).len(), feeds(none_a).len()), (2, 1));
+        assert!(feeds(b).contains(&feeds(none_a)[0]));
+        assert_eq!(feeds(a), feeds(none_b), "no feed is one domain together");
+        assert!(places.is_missing(feeds(a)[0]));
+        assert_eq!(
+            places.name(feeds(none_a)[0], &interner).to_string(),
+            "power feed tokyo-1/pdu-a"
+        );
     }
 }

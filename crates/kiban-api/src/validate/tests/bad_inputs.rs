@@ -11,6 +11,10 @@ fn pool(rest: &str) -> String {
     format!("{HEAD}{rest}")
 }
 
+fn policy(rest: &str) -> String {
+    format!("apiVersion: kiban.dev/v1alpha1\nkind: FleetPolicy\nmetadata: {{name: fleet}}\nspec:\n{rest}")
+}
+
 fn model(name: &str) -> String {
     format!(
         "apiVersion: kiban.dev/v1alpha1\nkind: HardwareModel\nmetadata: {{name: {name}}}\nspec: {{manufacturer: Dell, product: R650}}\n"
@@ -167,6 +171,26 @@ fn cases() -> Vec<(&'static str, String, &'static str)> {
             "16 null for a text",
             pool("  class: ~\n"),
             "spec.class has no value",
+        ),
+        (
+            "17 a share of a service above the whole",
+            policy("  services: [{name: web, maxUnavailable: 101%}]\n"),
+            "not `101%`",
+        ),
+        (
+            "17 a negative limit on a rack",
+            policy("  domains: [{over: Rack, max: -1}]\n"),
+            "must be at least 1, not -1",
+        ),
+        (
+            "18 a fleet of which nothing may move, said",
+            policy("  maxUnavailable: 0%\n"),
+            "Warning fleet.yaml:5:19 spec.maxUnavailable: with this budget nothing of the fleet is ever updated",
+        ),
+        (
+            "18 a service of which nothing may move, said",
+            policy("  services: [{name: web, maxUnavailable: 0}]\n"),
+            "with this budget nothing of the service web is ever updated",
         ),
         ("17 negative budget", budget("-1"), "must be at least 0, not -1"),
         (
