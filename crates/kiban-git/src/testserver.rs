@@ -186,6 +186,15 @@ impl SshServer {
         }
     }
 
+    /// From now on every login of the client runs this command of the shell instead of Git's: a server that says what no
+    /// Git server would.
+    pub fn answer_with(&self, command: &str) -> Result<(), StartError> {
+        let key = self.file("client.pub");
+        let quoted = command.replace('"', "\\\"");
+        let line = format!("command=\"{quoted}\" {key}");
+        Ok(fs::write(self.dir.path().join("authorized_keys"), line)?)
+    }
+
     fn file(&self, name: &str) -> String {
         fs::read_to_string(self.dir.path().join(name)).expect("a file of our own")
     }

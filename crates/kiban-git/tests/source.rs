@@ -928,3 +928,89 @@ fn a_pack_larger_than_allowed_is_cut_off() {
     assert_eq!(error.category(), "RepositoryTooLarge", "{error}");
     assert!(!error.is_transient());
 }
+
+/// A pack of a few kilobytes that becomes 64 MiB: it may come, and the file in it is refused without being read.
+#[test]
+fn what_swells_when_it_is_unpacked_is_refused_by_name() {
+    let repo = Repo::new();
+    let bomb = vec![b'a'; 64 << 20];
+    let head = repo.commit(&[("a.yaml", b"a: 1"), ("bomb.yaml", &bomb)]);
+    let mut mirror = repo.mirror();
+    mirror.fetch(soon()).unwrap();
+    let text = mirror.read_tree(head).unwrap_err().to_string();
+    assert!(text.contains("bomb.yaml: has 67108864 bytes"), "{text}");
+    assert!(!text.contains("a.yaml"), "{text}");
+}
+
+/// Commits that are not whole: without a tree that exists, without any tree, their own parent's absent.
+#[test]
+fn a_commit_that_is_not_whole_is_an_error_and_the_last_good_one_stays_readable() {
+    let repo = Repo::new();
+    let good = repo.commit(&[("a.yaml", b"a: 1")]);
+    let mut mirror = repo.mirror();
+    mirror.fetch(soon()).unwrap();
+    let nobody = "Aoi <aoi@example.org> 1700000000 +0000";
+    let nothing = "1".repeat(40);
+    let tree = git(&repo.bare(), ["rev-parse", "main^{tree}"]).unwrap();
+    for (what, head) in [
+        ("a tree that does not exist", format!("tree {nothing}\n")),
+        ("no tree", String::new()),
+        (
+            "a parent that does not exist",
+            format!("tree {tree}\nparent {nothing}\n"),
+        ),
+    ] {
+        let text = format!("{head}author {nobody}\ncommitter {nobody}\n\n{what}\n");
+        let id = repo.object("commit", text.as_bytes());
+        fs::write(repo.bare().join("refs/heads/main"), format!("{id}\n")).unwrap();
+        let result = mirror.fetch(soon());
+        match result {
+            Err(error) => assert!(!error.to_string().is_empty(), "{what}"),
+            // A server may send what it has: then nothing can be read of it, or all of it.
+            Ok(head) => {
+                let read = mirror.read_tree(head.commit);
+                assert!(
+                    what.starts_with("a parent") || read.is_err(),
+                    "{what}: {:?}",
+                    read.map(|tree| tree.files.len())
+                );
+            }
+        }
+        let files = mirror
+            .read_tree(good)
+            .unwrap_or_else(|e| panic!("{what}: {e}"))
+            .files;
+        assert_eq!(files.len(), 1, "{what}");
+    }
+    fs::write(repo.bare().join("refs/heads/main"), format!("{good}\n")).unwrap();
+    assert_eq!(mirror.fetch(soon()).unwrap().commit, good);
+}
+
+/// A server that answers in no way that Git knows: an error each time, no panic, and the copy stays as it was.
+#[test]
+fn over_ssh_garbage_is_an_error() {
+    let server = or_skip!(SshServer::start());
+    let repo = Repo::new();
+    let good = repo.commit(&[("a.yaml", b"a: 1")]);
+    let mut mirror = Mirror::open(&repo.cache(), source(server.remote(&repo.bare(), "main"))).unwrap();
+    assert_eq!(mirror.fetch(soon()).unwrap().commit, good);
+    let unknown = "2".repeat(40);
+    let advertised = format!("{unknown} refs/heads/main\\0side-band-64k ofs-delta");
+    let line = format!("{:04x}{advertised}\\n", 4 + advertised.len() - 1 + 1);
+    for command in [
+        "true".to_owned(),
+        "head -c 100000 /dev/urandom".to_owned(),
+        "printf 'ffff'".to_owned(),
+        "printf '0003'".to_owned(),
+        "printf '0005\\001'".to_owned(),
+        format!("printf '{line}0000'; printf '0008NAK\\n0005\\0010005\\0040004'"),
+        "printf '0034ERR no such thing, and here is an escape \\033[2J!'".to_owned(),
+    ] {
+        server.answer_with(&command).unwrap();
+        let result = mirror.fetch(Instant::now() + Duration::from_secs(20));
+        let error = result.map(|head| head.commit).expect_err(&command);
+        let text = error.to_string();
+        assert!(!text.chars().any(char::is_control), "{command}: {text:?}");
+        assert_eq!(mirror.read_tree(good).unwrap().files.len(), 1, "{command}");
+    }
+}
