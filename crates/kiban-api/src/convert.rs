@@ -77,6 +77,11 @@ pub fn device(object: &device::Device) -> facts::DeviceFacts {
         room: spec.location.room.clone(),
         rack: spec.location.rack.clone(),
         power: spec.location.power.clone(),
+        redundancy_group: object
+            .labels()
+            .get(crate::labels::REDUNDANCY_GROUP_LABEL)
+            .cloned()
+            .unwrap_or_default(),
         pool: spec.pool.clone(),
         identity: status.identity.as_ref().map(identity),
         health: health(status.health.as_deref()),
@@ -200,6 +205,10 @@ pub fn policy(object: &crate::FleetPolicy) -> Result<facts::PolicyFacts, FieldEr
         at_most: spec.at_most,
         domains: spec.domains.iter().map(Into::into).collect(),
         services,
+        dark: facts::DarkFacts {
+            percent: spec.dark.percent,
+            devices: spec.dark.devices,
+        },
         denied_versions: denied.collect(),
     })
 }

@@ -27,6 +27,9 @@ pub const RELEASE_HOLD_ANNOTATION: &str = "kiban.dev/release-hold";
 pub const POOL_LABEL: &str = "kiban.dev/pool";
 /// Label on an `Operation`: the rollout that caused it.
 pub const ROLLOUT_LABEL: &str = "kiban.dev/rollout";
+/// Label on a `Device`, written in Git: its redundancy group. Of one group only one device is down at a time, whatever pools
+/// they are in. Example: `storage-pair-7`.
+pub const REDUNDANCY_GROUP_LABEL: &str = "kiban.dev/redundancy-group";
 /// Label on objects that the operator itself made.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 /// Its value.

@@ -55,6 +55,10 @@ pub struct FleetPolicySpec {
     #[serde(default)]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub services: Vec<ServiceBudget>,
+    /// When a room or site counts as dark. Then nothing is started in it, and rollouts that have devices in it wait until it
+    /// answers again; its devices do not count as failed.
+    #[serde(default)]
+    pub dark: Dark,
     /// Versions that are never installed, whatever a baseline says. Default: none. What runs already is left alone.
     #[serde(default)]
     #[schemars(length(max = 128))]
@@ -65,6 +69,35 @@ pub struct FleetPolicySpec {
     /// What a commit may remove.
     #[serde(default)]
     pub prune: PruneGuard,
+}
+
+/// When a room or site counts as dark: both must hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Dark {
+    /// More than this share of its devices does not answer, in percent of those that were ever read. Default `50`. Example: `30`.
+    #[serde(default = "default_dark_percent")]
+    #[schemars(range(min = 1, max = 99))]
+    pub percent: u8,
+    /// At least so many devices do not answer. Default `5`. Example: `10`.
+    #[serde(default = "default_dark_devices")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub devices: u32,
+}
+
+fn default_dark_percent() -> u8 {
+    50
+}
+fn default_dark_devices() -> u32 {
+    5
+}
+impl Default for Dark {
+    fn default() -> Self {
+        Self {
+            percent: default_dark_percent(),
+            devices: default_dark_devices(),
+        }
+    }
 }
 
 /// What all pools of a service may have unavailable together.

@@ -4,14 +4,14 @@
 //! an operation that has not ended. A device that is both counts once; one on two power feeds counts on each.
 //!
 //! ```text
-//!   device ──▶ its pool ─▶ its pool's domains ─▶ its service ─▶ the fleet's domains ─▶ the fleet
+//!   device ──▶ its pool ─▶ its pool's domains ─▶ its service ─▶ the fleet's domains ─▶ its redundancy group ─▶ the fleet
 //! ```
 
 use crate::{
     amount::Amount,
     facts::{DomainLimit, FailureDomain},
     waiting::WaitingOn,
-    world::{DomainId, PlaceId, Places, PoolRow, Sym, World},
+    world::{DeviceId, DeviceRow, DomainId, PlaceId, Places, PoolRow, Sym, World},
 };
 use hashbrown::HashMap;
 
@@ -148,6 +148,8 @@ pub(crate) struct Budgets {
     /// Whether the policy limits the fleet as a whole.
     fleet_limited: bool,
     domains: DomainBudgets,
+    /// Devices that are down, by redundancy group.
+    groups: HashMap<Sym, Vec<DeviceId>>,
 }
 
 impl Budgets {
@@ -182,6 +184,7 @@ impl Budgets {
             fleet: Budget::default(),
             fleet_limited: policy.max_unavailable.is_some() || policy.at_most.is_some(),
             domains: DomainBudgets::new(policy.domains.iter().copied()),
+            groups: HashMap::new(),
         }
     }
 
@@ -204,9 +207,17 @@ impl Budgets {
     }
 
     /// Counts a device of a pool as unavailable, whether or not there is room: that is how things are.
-    pub(crate) fn count(&mut self, places: &Places, pool: usize, place: PlaceId) {
-        self.count_in_fleet(places, Some(place));
-        self.count_in_pool(places, pool, Some(place), None);
+    pub(crate) fn count(&mut self, places: &Places, pool: usize, device: DeviceId, row: &DeviceRow) {
+        self.count_in_fleet(places, Some(row.place));
+        self.count_in_pool(places, pool, Some(row.place), None);
+        self.count_in_group(device, row);
+    }
+
+    /// Counts a device on its redundancy group alone, whether or not it serves a pool.
+    pub(crate) fn count_in_group(&mut self, device: DeviceId, row: &DeviceRow) {
+        if !row.group.is_empty() {
+            self.groups.entry(row.group).or_default().push(device);
+        }
     }
 
     /// Counts a device that serves no pool known, or an operation whose device is gone.
@@ -246,7 +257,11 @@ impl Budgets {
     }
 
     /// Takes a device out of the count: its operation is taken back.
-    pub(crate) fn give_back(&mut self, places: &Places, pool: usize, place: PlaceId) {
+    pub(crate) fn give_back(&mut self, places: &Places, pool: usize, device: DeviceId, row: &DeviceRow) {
+        let place = row.place;
+        if let Some(group) = self.groups.get_mut(&row.group) {
+            group.retain(|other| *other != device);
+        }
         let less = |used: u32| used.saturating_sub(1);
         self.fleet.used = less(self.fleet.used);
         self.domains.change(places, place, less);
@@ -264,9 +279,16 @@ impl Budgets {
         &'a self,
         places: &'a Places,
         pool: usize,
-        place: PlaceId,
+        device: DeviceId,
+        row: &DeviceRow,
         ask: Ask,
     ) -> impl Iterator<Item = WaitingOn> + 'a {
+        let (place, group) = (row.place, row.group);
+        let other = self.groups.get(&group).into_iter().flatten();
+        let of_group = other
+            .filter(move |other| **other != device)
+            .map(move |&other| WaitingOn::RedundancyGroup { group, other })
+            .take(1);
         let fleet = (self.fleet_limited && self.fleet.refuses(ask)).then_some(WaitingOn::FleetBudget {
             unavailable: self.fleet.used,
             allowed: self.fleet.allowed,
@@ -284,7 +306,7 @@ impl Budgets {
             .get(pool)
             .into_iter()
             .flat_map(move |budget| self.of_pool(budget, places, place, ask));
-        of_pool.chain(of_fleet).chain(fleet)
+        of_pool.chain(of_fleet).chain(of_group).chain(fleet)
     }
 
     fn of_pool<'a>(
@@ -369,13 +391,20 @@ mod tests {
         budgets
     }
 
-    fn place(world: &World, name: &str) -> PlaceId {
-        world.device_row(world.id(name).unwrap()).unwrap().place
+    fn row<'a>(world: &'a World, name: &str) -> (DeviceId, &'a DeviceRow) {
+        let id = world.id(name).unwrap();
+        (id, world.device_row(id).unwrap())
+    }
+
+    fn count(budgets: &mut Budgets, world: &World, pool: usize, name: &str) {
+        let (id, row) = row(world, name);
+        budgets.count(world.places(), pool, id, row);
     }
 
     fn reasons(budgets: &Budgets, world: &World, pool: usize, device: &str) -> Vec<&'static str> {
+        let (id, row) = row(world, device);
         budgets
-            .refusals(world.places(), pool, place(world, device), Ask::OneMore)
+            .refusals(world.places(), pool, id, row, Ask::OneMore)
             .map(WaitingOn::reason)
             .collect()
     }
@@ -403,22 +432,22 @@ mod tests {
             &[("a", "r1", &[]), ("b", "r2", &[])],
         );
         let mut budgets = budgets(&world);
-        let [here, there] = ["a", "b"].map(|name| place(&world, name));
         assert!(reasons(&budgets, &world, 0, "a").is_empty());
-        budgets.count(world.places(), 0, here);
+        count(&mut budgets, &world, 0, "a");
         assert_eq!(reasons(&budgets, &world, 0, "a"), ["Domain"]);
         assert!(
             reasons(&budgets, &world, 1, "a").is_empty(),
             "a pool's domains are its own"
         );
-        budgets.count(world.places(), 1, there);
+        count(&mut budgets, &world, 1, "b");
         assert_eq!(reasons(&budgets, &world, 0, "a"), ["Domain", "ServiceBudget"]);
-        budgets.count(world.places(), 1, here);
+        count(&mut budgets, &world, 1, "a");
         assert_eq!(
             reasons(&budgets, &world, 1, "a"),
             ["Budget", "Domain", "ServiceBudget", "FleetBudget"]
         );
-        budgets.give_back(world.places(), 1, here);
+        let (id, found) = row(&world, "a");
+        budgets.give_back(world.places(), 1, id, found);
         assert_eq!(reasons(&budgets, &world, 1, "a"), ["ServiceBudget"]);
     }
 
@@ -437,7 +466,7 @@ mod tests {
             ],
         );
         let mut budgets = budgets(&world);
-        budgets.count(world.places(), 0, place(&world, "two"));
+        count(&mut budgets, &world, 0, "two");
         assert_eq!(reasons(&budgets, &world, 1, "a"), ["FleetDomain"]);
         assert_eq!(reasons(&budgets, &world, 1, "b"), ["FleetDomain"]);
         assert!(reasons(&budgets, &world, 1, "c").is_empty());
@@ -463,8 +492,8 @@ mod tests {
             &[("a", "r1", &[])],
         );
         let mut budgets = budgets(&world);
-        let here = place(&world, "a");
-        budgets.count(world.places(), 0, here);
+        let here = row(&world, "a").1.place;
+        count(&mut budgets, &world, 0, "a");
         budgets.count_in_pool(world.places(), 1, Some(here), Some(0));
         assert_eq!(
             (budgets.services[0].total.used, budgets.pools[1].total.used),

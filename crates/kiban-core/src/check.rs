@@ -52,6 +52,7 @@ pub fn check(world: &World, plan: &Plan) -> Vec<Violation> {
         checker.operation(operation);
     }
     checker.budgets();
+    checker.dark();
     checker.waves();
     checker.halts();
     checker.nothing_waits_without_a_reason();

@@ -248,6 +248,7 @@ fn reasons(world: &World, plan: &Plan, id: DeviceId, row: &DeviceRow, verdict: V
         row,
         judged,
         duplicate,
+        dark: world.places().first_of(&plan.gate.dark, row.place),
         wrong_model: row.identity != IdentityMatch::NeverRead
             && !patterns
                 .iter()
@@ -263,7 +264,7 @@ fn reasons(world: &World, plan: &Plan, id: DeviceId, row: &DeviceRow, verdict: V
         .chain(
             plan.gate
                 .budgets
-                .refusals(world.places(), group.pool_at, row.place, Ask::OneMore),
+                .refusals(world.places(), group.pool_at, id, row, Ask::OneMore),
         );
     for reason in further {
         if reasons.iter().all(|known| known.reason() != reason.reason()) {
@@ -292,6 +293,7 @@ fn holders(world: &World, row: &DeviceRow, waiting: WaitingOn) -> Vec<Holder> {
         WaitingOn::Budget { pool, .. } => other.pool() == world.text(pool),
         WaitingOn::Domain { domain, .. } => other.pool() == world.text(row.pool) && other.is_in(domain),
         WaitingOn::FleetDomain { domain, .. } => !other.pool().is_empty() && other.is_in(domain),
+        WaitingOn::RedundancyGroup { group, .. } => other.redundancy_group() == world.text(group),
         WaitingOn::ServiceBudget { service, .. } => world
             .pool(other.pool())
             .is_some_and(|pool| pool.service == world.text(service)),
@@ -349,6 +351,9 @@ fn then(waiting: &[WaitingOn], after: &After, verdict: Verdict, now: Timestamp) 
                     "wave {wave} is done, has soaked, and wave {} opens",
                     wave + 1
                 ));
+            }
+            WaitingOn::RedundancyGroup { .. } => {
+                then.push("the other device of its redundancy group is available again".to_owned());
             }
             WaitingOn::Budget { .. }
             | WaitingOn::Domain { .. }

@@ -33,6 +33,8 @@ pub struct DeviceFacts {
     pub rack: String,
     /// Power feeds; it counts on each of them.
     pub power: Vec<String>,
+    /// Redundancy group: of its devices only one is down at a time. Empty: none.
+    pub redundancy_group: String,
     /// Name of the pool (`spec.pool`); empty: none.
     pub pool: String,
     /// Who the BMC says the machine is. None: it was never read.
@@ -466,8 +468,29 @@ pub struct PolicyFacts {
     pub domains: Vec<DomainLimit>,
     /// Budgets that the pools of one service share.
     pub services: Vec<ServiceFacts>,
+    /// When a room or a site counts as dark.
+    pub dark: DarkFacts,
     /// Versions that are never installed.
     pub denied_versions: Vec<DeniedVersions>,
+}
+
+/// When a room or a site counts as dark: both must hold. Then it is the room that is ill, and not each device in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DarkFacts {
+    /// More than this share of its devices that were ever read do not answer, in percent.
+    pub percent: u8,
+    /// At least so many do not.
+    pub devices: u32,
+}
+
+impl Default for DarkFacts {
+    fn default() -> Self {
+        Self {
+            percent: 50,
+            devices: 5,
+        }
+    }
 }
 
 /// The budget of a service: its pools share it.

@@ -34,6 +34,8 @@ pub(crate) struct Subject<'a> {
     /// None: never read.
     pub(crate) judged: Option<&'a Judged>,
     pub(crate) duplicate: Option<DeviceId>,
+    /// The room or site in which it stands, where that is dark.
+    pub(crate) dark: Option<DomainId>,
     pub(crate) wrong_model: bool,
     pub(crate) through: Option<Through>,
     pub(crate) operation: Option<&'a OperationRow>,
@@ -67,6 +69,7 @@ impl<'a> Subject<'a> {
             self.wrong_model.then_some(WaitingOn::WrongModel {
                 reported: row.reported,
             }),
+            self.dark.map(|domain| WaitingOn::Dark { domain }),
             (row.reach == Reach::Unreachable).then_some(WaitingOn::Unreachable),
             self.is_never_read().then_some(WaitingOn::NeverRead),
             (row.health == Health::Critical).then_some(WaitingOn::Unhealthy),
@@ -114,6 +117,8 @@ pub(crate) struct RolloutGate {
     pub(crate) paused: bool,
     /// Failed, and the limit, when it halted.
     pub(crate) halted: Option<(u32, u32)>,
+    /// A dark room or site in which it has devices: it goes on when that answers again.
+    pub(crate) dark: Option<DomainId>,
     pub(crate) wave: WaveState,
     /// Devices that the change concerns.
     pub(crate) total: u32,
@@ -132,6 +137,7 @@ impl RolloutGate {
             self.paused.then_some(WaitingOn::Paused),
             self.halted
                 .map(|(failed, limit)| WaitingOn::Halted { failed, limit }),
+            self.dark.map(|domain| WaitingOn::Dark { domain }),
             (self.room == 0).then_some(soak.unwrap_or(self.wave_refusal())),
         ]
         .into_iter()
@@ -232,7 +238,7 @@ impl Turn<'_> {
                 continue;
             };
             let refusal = budgets
-                .refusals(world.places(), pool, row.place, Ask::OneMore)
+                .refusals(world.places(), pool, device, row, Ask::OneMore)
                 .next();
             match refusal {
                 // Its place in the wave goes to a device that stands elsewhere.
@@ -245,7 +251,7 @@ impl Turn<'_> {
                 }
                 None => {
                     self.room -= 1;
-                    budgets.count(world.places(), pool, row.place);
+                    budgets.count(world.places(), pool, device, row);
                     decisions.push((self.at, device, Ok(())));
                     return true;
                 }

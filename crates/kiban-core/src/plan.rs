@@ -17,7 +17,7 @@ use crate::{
     rollout::{self, Proposal},
     survey::{GroupSurvey, Judged, Survey},
     waiting::WaitingOn,
-    world::{DeviceId, Sym, World},
+    world::{DeviceId, DomainId, Sym, World},
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -81,6 +81,9 @@ pub struct RolloutState {
     pub status: RolloutStatus,
     /// Devices that still need the change and have no operation for it.
     pub remaining: u32,
+    /// What the whole rollout waits on beside its waves, in a sentence: a room that is dark.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
     /// While a wave soaks: when the next one opens.
     pub soak_until: Option<Timestamp>,
     /// Whether the object does not exist yet.
@@ -154,7 +157,7 @@ pub struct Withdrawal {
 }
 
 /// What the plan says of one device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// What it waits on. None: nothing; it is as wanted, being updated, or concerns nobody.
     pub waiting: Option<WaitingOn>,
@@ -168,6 +171,19 @@ pub struct Verdict {
     pub(crate) assessment: u32,
     /// Index of its pool and baseline among the plan's groups; `u32::MAX`: none.
     pub(crate) group: u32,
+}
+
+impl Default for Verdict {
+    fn default() -> Self {
+        Self {
+            waiting: None,
+            compliance: Compliance::default(),
+            bound: false,
+            updating: false,
+            assessment: crate::survey::NONE,
+            group: crate::survey::NONE,
+        }
+    }
 }
 
 /// A device's compliance with its texts, as its status holds it.
@@ -214,6 +230,8 @@ pub struct Plan {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Gate {
     pub(crate) budgets: Budgets,
+    /// Rooms and sites that are dark.
+    pub(crate) dark: Vec<DomainId>,
     /// By group.
     pub(crate) rollouts: Vec<RolloutGate>,
 }
@@ -416,6 +434,7 @@ impl Plan {
         self.findings.dedup();
         self.gate = Gate {
             budgets: survey.budgets,
+            dark: survey.dark,
             rollouts: proposals.iter().map(|it| it.gate).collect(),
         };
         let mut rollouts: Vec<(usize, RolloutState)> = Vec::new();
@@ -468,7 +487,8 @@ fn review(world: &World, group: &GroupSurvey<'_>, proposal: &Proposal, excess: &
         .reach
         .saturating_sub(group.done + group.failed)
         .saturating_sub(started);
-    let rollout = [gate.paused.then_some(WaitingOn::Paused), halted(gate)]
+    let dark = gate.dark.map(|domain| WaitingOn::Dark { domain });
+    let rollout = [gate.paused.then_some(WaitingOn::Paused), halted(gate), dark]
         .into_iter()
         .flatten()
         .next();
@@ -489,14 +509,14 @@ fn review(world: &World, group: &GroupSurvey<'_>, proposal: &Proposal, excess: &
             Some(waiting(gate.wave_refusal()))
         } else {
             excess
-                .refusals(world.places(), pool, row.place, Ask::AsItIs)
+                .refusals(world.places(), pool, unstarted.device, row, Ask::AsItIs)
                 .next()
                 .map(waiting)
         };
         if refusal.is_none() {
             room -= 1;
         } else if !row.is_unavailable() {
-            excess.give_back(world.places(), pool, row.place);
+            excess.give_back(world.places(), pool, unstarted.device, row);
         }
         reviews.push(Review {
             device: unstarted.device,

@@ -10,6 +10,7 @@ use crate::{
     grant::RolloutGate,
     plan::RolloutState,
     survey::{GroupSurvey, Survey},
+    waiting::WaitingOn,
     wave::{self, Progress},
     world::World,
 };
@@ -114,6 +115,7 @@ fn proposal(
     let gate = RolloutGate {
         paused: world.policy().paused,
         halted: status.halt.is_some().then_some((group.failed, limit(group))),
+        dark: group.dark,
         room: wave.reach.saturating_sub(through).saturating_sub(group.running),
         wave,
         total,
@@ -123,6 +125,10 @@ fn proposal(
         pool: pool.name.clone(),
         baseline: group.baseline_row.facts.name.clone(),
         remaining: group.remaining,
+        waiting: group
+            .dark
+            .filter(|_| !complete)
+            .map(|domain| WaitingOn::Dark { domain }.sentence(world).to_string()),
         soak_until: wave.soak_until,
         create: facts.is_none(),
         changed: old != Some(&status),

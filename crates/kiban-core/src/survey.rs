@@ -69,6 +69,8 @@ pub(crate) struct GroupSurvey<'a> {
     pub(crate) failed: u32,
     pub(crate) running: u32,
     pub(crate) remaining: u32,
+    /// A dark room or site in which it has a device, of the first by name.
+    pub(crate) dark: Option<DomainId>,
     pub(crate) failed_names: Vec<&'a str>,
     pub(crate) candidates: Vec<Candidate>,
     pub(crate) unstarted: Vec<Unstarted>,
@@ -98,6 +100,8 @@ pub(crate) struct Survey<'a> {
     classes: HashMap<Class, u32>,
     known_as: HashMap<(Sym, Sym), bool>,
     pub(crate) duplicates: HashMap<DeviceId, DeviceId>,
+    /// Rooms and sites that are dark.
+    pub(crate) dark: Vec<DomainId>,
     pub(crate) judged: Vec<Judged>,
     pub(crate) assessments: Vec<Assessment>,
     pub(crate) groups: Vec<GroupSurvey<'a>>,
@@ -154,6 +158,7 @@ impl<'a> Survey<'a> {
             classes: HashMap::new(),
             known_as: HashMap::new(),
             duplicates: HashMap::new(),
+            dark: world.dark(),
             judged: Vec::new(),
             assessments: Vec::new(),
             groups: Vec::new(),
@@ -213,6 +218,9 @@ impl<'a> Survey<'a> {
             if active.is_some() {
                 self.budgets.count_in_fleet(places, Some(row.place));
             }
+            if active.is_some() || row.is_unavailable() {
+                self.budgets.count_in_group(id, row);
+            }
             self.finish(id, verdict, operation, active.is_some());
             return;
         }
@@ -222,6 +230,7 @@ impl<'a> Survey<'a> {
         if self.pools.get(pool as usize).is_none() {
             if unavailable {
                 self.budgets.count_in_fleet(places, Some(row.place));
+                self.budgets.count_in_group(id, row);
             }
             verdict.waiting = Some(WaitingOn::Pool { pool: row.pool });
             verdict.compliance = Compliance::Unknown;
@@ -240,7 +249,7 @@ impl<'a> Survey<'a> {
             }
         }
         if unavailable {
-            self.budgets.count(places, pool as usize, row.place);
+            self.budgets.count(places, pool as usize, id, row);
         }
         let stranded = self.firmware(id, row, pool, operation, &mut verdict, exceptions);
         if let Some(summary) = self.pool_summaries.get_mut(pool as usize) {
@@ -327,12 +336,14 @@ impl<'a> Survey<'a> {
             row,
             judged,
             duplicate: self.duplicates.get(&id).copied(),
+            dark: world.places().first_of(&self.dark, row.place),
             wrong_model,
             through,
             operation: operation.or_else(|| row.echo.then(|| world.echo(&row.name)).flatten()),
             revision: group.revision_sym,
         };
         verdict.compliance = subject.compliance();
+        group.dark = group.dark.or(subject.dark);
         if let Some(summary) = self.baseline_summaries.get_mut(baseline as usize) {
             summary.devices += 1;
             summary.compliant += u32::from(verdict.compliance == Compliance::Compliant);
@@ -409,6 +420,7 @@ impl<'a> Survey<'a> {
             failed: 0,
             running: 0,
             remaining: 0,
+            dark: None,
             failed_names: Vec::new(),
             candidates: Vec::new(),
             unstarted: Vec::new(),

@@ -184,6 +184,18 @@ pub enum WaitingOn {
         /// Allowed.
         allowed: u32,
     },
+    /// Another device of its redundancy group is down.
+    RedundancyGroup {
+        /// The group.
+        group: Sym,
+        /// One such device.
+        other: DeviceId,
+    },
+    /// Its room or site is dark, or one into which its rollout reaches: most devices there do not answer.
+    Dark {
+        /// The room or site.
+        domain: DomainId,
+    },
     /// The fleet's budget is used up.
     FleetBudget {
         /// Unavailable now, granted operations included.
@@ -229,6 +241,8 @@ impl WaitingOn {
             Self::Domain { .. } => "Domain",
             Self::ServiceBudget { .. } => "ServiceBudget",
             Self::FleetDomain { .. } => "FleetDomain",
+            Self::RedundancyGroup { .. } => "RedundancyGroup",
+            Self::Dark { .. } => "Dark",
             Self::FleetBudget { .. } => "FleetBudget",
         }
     }
@@ -248,6 +262,7 @@ impl WaitingOn {
                 | Self::Domain { .. }
                 | Self::ServiceBudget { .. }
                 | Self::FleetDomain { .. }
+                | Self::RedundancyGroup { .. }
                 | Self::FleetBudget { .. }
         ) && !self.is_never()
     }
@@ -266,7 +281,10 @@ impl WaitingOn {
 
     /// Whether it speaks of this device's place only: another device of the same rollout may go in its stead.
     pub(crate) fn is_of_its_place(self) -> bool {
-        matches!(self, Self::Domain { .. } | Self::FleetDomain { .. })
+        matches!(
+            self,
+            Self::Domain { .. } | Self::FleetDomain { .. } | Self::RedundancyGroup { .. }
+        )
     }
 
     /// The sentence for people, with names and figures.
@@ -386,6 +404,17 @@ impl fmt::Display for Sentence<'_> {
             WaitingOn::FleetDomain { domain, unavailable, allowed } => write!(
                 f,
                 "the fleet allows {allowed} unavailable at a time in {}, and {unavailable} are",
+                self.world.domain(domain)
+            ),
+            WaitingOn::RedundancyGroup { group, other } => write!(
+                f,
+                "{} of the redundancy group {} is down or has an operation: one of a group at a time",
+                self.world.name(other),
+                text(group)
+            ),
+            WaitingOn::Dark { domain } => write!(
+                f,
+                "most devices in {} do not answer: nothing is started there, and rollouts that reach into it wait",
                 self.world.domain(domain)
             ),
             WaitingOn::FleetBudget { unavailable, allowed } => {

@@ -13,6 +13,7 @@ mod firmware;
 mod identity;
 mod interner;
 mod place;
+mod reached;
 
 use crate::facts::{
     BaselineFacts, DeviceFacts, ModelFacts, OperationFacts, Outcome, PolicyFacts, PoolFacts, RolloutFacts,
@@ -26,6 +27,7 @@ use interner::Interner;
 pub use interner::Sym;
 pub use place::{DomainId, DomainName};
 pub(crate) use place::{PlaceId, Places};
+use reached::Reached;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -64,6 +66,7 @@ pub struct World {
     interner: Interner,
     firmware: FirmwareSets,
     places: Places,
+    reached: Reached,
     identities: Identities,
     rows: Vec<Option<DeviceRow>>,
     free: Vec<u32>,
@@ -99,6 +102,7 @@ impl World {
             self.echoes.remove(&facts.name);
         }
         row.echo = self.echoes.contains_key(&facts.name);
+        self.reached.add(&self.places, &row);
         if let Some(&id) = self.names.get(facts.name.as_str()) {
             let Some(slot) = self.rows.get_mut(id.index()) else {
                 return false;
@@ -106,6 +110,7 @@ impl World {
             if let Some(old) = slot.take() {
                 row.name = Arc::clone(&old.name);
                 self.firmware.release(old.firmware);
+                self.reached.remove(&self.places, &old);
                 let changed = old != row;
                 if old.keys != row.keys {
                     self.identities.remove(id, old.keys);
@@ -140,6 +145,7 @@ impl World {
         self.echoes.remove(name);
         if let Some(old) = self.rows.get_mut(id.index()).and_then(Option::take) {
             self.firmware.release(old.firmware);
+            self.reached.remove(&self.places, &old);
             self.identities.remove(id, old.keys);
         }
         self.free.push(id.0);
@@ -421,6 +427,11 @@ impl World {
 
     pub(crate) fn places(&self) -> &Places {
         &self.places
+    }
+
+    /// Rooms and sites that are dark, as the policy has it.
+    pub(crate) fn dark(&self) -> Vec<DomainId> {
+        self.reached.dark(&self.places, self.policy.dark)
     }
 
     pub(crate) fn model_rows(&self) -> impl Iterator<Item = &(Sym, ModelFacts)> {

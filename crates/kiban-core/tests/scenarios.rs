@@ -405,6 +405,116 @@ fn two_pools_in_one_rack_do_not_add_up() {
 }
 
 #[test]
+fn two_of_one_redundancy_group_are_never_down_together_whatever_their_pools() {
+    let mut world = two_pools(PolicyFacts::default(), [0, 0]);
+    let paired = |name: &str, pool: &str, rack: &str| DeviceFacts {
+        redundancy_group: "pair-7".into(),
+        ..device(name, pool, rack, OLD)
+    };
+    world.upsert_device(&paired("d00", "hosting", "r0"));
+    world.upsert_device(&paired("e07", "web", "r1"));
+    let made = checked(&world, at(0));
+    assert!(granted(&made).contains(&"d00") && !granted(&made).contains(&"e07"));
+    let explained = kiban_core::explain::explain(&world, &made, "e07", at(0)).unwrap();
+    assert_eq!(
+        explained.not_yet[0].message,
+        "d00 of the redundancy group pair-7 is down or has an operation: one of a group at a time"
+    );
+    // One that is ill is down, too, even where it serves no pool.
+    world.upsert_device(&paired("d00", "hosting", "r0"));
+    world.upsert_device(&DeviceFacts {
+        health: Health::Critical,
+        ..paired("spare", "", "r9")
+    });
+    let made = checked(&world, at(0));
+    assert_eq!(reason(&world, &made, "d00"), Some("RedundancyGroup"));
+    let spare = made.verdict(&world, "spare").unwrap();
+    assert_eq!(made.compliance(spare).baseline, "", "it serves no pool");
+    assert_eq!(reason(&world, &made, "e07"), Some("RedundancyGroup"));
+}
+
+#[test]
+fn of_two_operations_on_one_redundancy_group_one_is_taken_back() {
+    let mut world = two_pools(PolicyFacts::default(), [0, 0]);
+    tick(&mut world, at(0));
+    assert!(world.operation("d00").is_some() && world.operation("d01").is_some());
+    for name in ["d00", "d01"] {
+        world.upsert_device(&DeviceFacts {
+            redundancy_group: "pair".into(),
+            ..device(name, "hosting", "r0", OLD)
+        });
+    }
+    let made = checked(&world, at(1));
+    let taken: Vec<(&str, &str)> = made
+        .withdraw
+        .iter()
+        .map(|it| (it.device.as_str(), it.reason))
+        .collect();
+    assert_eq!(taken, [("d00", "RedundancyGroup")]);
+}
+
+#[test]
+fn a_room_that_goes_dark_stops_the_rollout_until_it_answers_and_fails_nobody() {
+    let mut world = fleet(0, pool("hosting", Amount::Count(12), 12));
+    world.upsert_pool(PoolFacts {
+        waves: vec![wave(Amount::Count(1), 3600), wave(Amount::Percent(100), 0)],
+        ..pool("hosting", Amount::Count(20), 12)
+    });
+    let in_room = |n: usize| DeviceFacts {
+        room: if n < 8 { "a".into() } else { "b".into() },
+        ..device(&format!("d{n:02}"), "hosting", "r0", OLD)
+    };
+    for n in 0..20 {
+        world.upsert_device(&in_room(n));
+    }
+    assert_eq!(tick(&mut world, at(0)).1, ["d00"]);
+    let mut first = in_room(0);
+    end(&mut world, &mut first, Outcome::Succeeded, NEW, at(600));
+    tick(&mut world, at(600));
+    // Five of the eight in room a are silent, the canary among them.
+    first.reach = Reach::Unreachable;
+    world.upsert_device(&first);
+    for n in 1..5 {
+        world.upsert_device(&DeviceFacts {
+            reach: Reach::Unreachable,
+            ..in_room(n)
+        });
+    }
+    let (made, granted) = tick(&mut world, at(99_999));
+    assert!(granted.is_empty());
+    assert!(rollout(&made).status.halt.is_none() && rollout(&made).status.failed == 0);
+    assert_eq!(reason(&world, &made, "d05"), Some("Dark"));
+    assert_eq!(
+        reason(&world, &made, "d12"),
+        Some("Dark"),
+        "the other room waits, too"
+    );
+    assert_eq!(
+        rollout(&made).waiting.as_deref(),
+        Some(
+            "most devices in room tokyo-1/a do not answer: nothing is started there, and rollouts that reach into it wait"
+        )
+    );
+    // Four of eight are not more than half.
+    world.upsert_device(&in_room(4));
+    assert!(!checked(&world, at(100_000)).operations.is_empty());
+}
+
+#[test]
+fn an_operation_that_has_not_started_is_taken_back_when_its_room_goes_dark() {
+    let mut world = fleet(12, pool("hosting", Amount::Count(1), 1));
+    assert_eq!(tick(&mut world, at(0)).1, ["d00"]);
+    for n in 1..8 {
+        world.upsert_device(&DeviceFacts {
+            reach: Reach::Unreachable,
+            ..device(&format!("d{n:02}"), "hosting", &format!("r{}", n / 4), OLD)
+        });
+    }
+    let made = checked(&world, at(1));
+    assert_eq!(made.withdraw[0].reason, "Dark");
+}
+
+#[test]
 fn a_budget_of_nothing_is_legal_and_said() {
     let world = two_pools(
         PolicyFacts {

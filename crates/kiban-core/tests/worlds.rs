@@ -129,6 +129,14 @@ fn a_device(n: usize) -> impl Strategy<Value = (DeviceFacts, Option<OperationFac
                     format!("r{rack}")
                 };
                 let mut facts = device(&name, pool, &rack, version);
+                facts.room = if n.is_multiple_of(5) {
+                    String::new()
+                } else {
+                    format!("room-{}", n % 2)
+                };
+                if n.is_multiple_of(4) {
+                    facts.redundancy_group = format!("pair-{}", n % 3);
+                }
                 facts.power = feeds.into_iter().map(str::to_owned).collect();
                 facts.fresh = fresh;
                 facts.reach = if reach {
@@ -223,13 +231,15 @@ fn facts() -> impl Strategy<Value = Facts> {
         prop_oneof![2 => Just(Vec::new()), 1 => limits(2)],
         prop::option::weighted(0.2, 0_u32..8),
         prop::option::weighted(0.4, (amount(), prop::option::weighted(0.2, 0_u32..4))),
+        10_u8..90,
     )
         .prop_map(
-            |(paused, max_unavailable, denied, domains, at_most, service)| PolicyFacts {
+            |(paused, max_unavailable, denied, domains, at_most, service, percent)| PolicyFacts {
                 paused,
                 max_unavailable,
                 domains,
                 at_most,
+                dark: DarkFacts { percent, devices: 2 },
                 services: service
                     .map(|(max_unavailable, at_most)| ServiceFacts {
                         name: "hosting".into(),
@@ -499,10 +509,13 @@ proptest! {
             ..PolicyFacts::default()
         });
         let mut devices: BTreeMap<String, DeviceFacts> = BTreeMap::new();
-        for n in 0..24 {
+        for n in 0_u32..24 {
             let name = format!("d{n:02}");
             let mut facts = device(&name, if n % 3 == 0 { "web" } else { "hosting" }, &format!("r{}", n / 4), OLD);
             facts.room = format!("room-{}", n / 12);
+            if n.is_multiple_of(5) {
+                facts.redundancy_group = "pair".into();
+            }
             facts.power = vec![format!("pdu-{}", n % 4), format!("pdu-{}", n % 3)];
             world.upsert_device(&facts);
             devices.insert(name, facts);
@@ -524,6 +537,9 @@ proptest! {
                 tell("fleet".into());
                 tell("service".into());
                 tell(format!("pool {}", facts.pool));
+                if !facts.redundancy_group.is_empty() {
+                    tell("group pair".into());
+                }
                 for (kind, places) in [
                     (FailureDomain::Rack, vec![&facts.rack]),
                     (FailureDomain::Room, vec![&facts.room]),
@@ -548,6 +564,7 @@ proptest! {
                 let mut words = limit.split(' ');
                 let (first, second) = (words.next().unwrap(), words.next());
                 match (first, second) {
+                    ("group", _) => 1,
                     ("fleet", _) => fleet_max.unwrap_or(u32::MAX),
                     ("service", _) => service.map_or(u32::MAX, |count| count.min(12)),
                     ("pool", Some(name)) => max.of(if name == "web" { 8 } else { 16 }),
@@ -610,6 +627,7 @@ fn random_worlds_meet_every_rule() {
     let expected = [
         "BaselineConflict",
         "Budget",
+        "Dark",
         "Denied",
         "Domain",
         "Downgrade",
@@ -625,6 +643,7 @@ fn random_worlds_meet_every_rule() {
         "Operation",
         "Paused",
         "PoolNotFound",
+        "RedundancyGroup",
         "Reverted",
         "ServiceBudget",
         "Soak",

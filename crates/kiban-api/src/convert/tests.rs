@@ -25,6 +25,14 @@ fn a_fresh_device_is_never_read() {
 }
 
 #[test]
+fn a_redundancy_group_is_a_label() {
+    let facts = device(&object("Device", |device| {
+        device["metadata"]["labels"] = json!({"kiban.dev/redundancy-group": "pair-7"});
+    }));
+    assert_eq!(facts.redundancy_group, "pair-7");
+}
+
+#[test]
 fn a_read_device_has_its_firmware() {
     let facts = device(&object("Device", |device| {
         device["status"] = json!({
@@ -159,6 +167,7 @@ fn the_policy_and_its_limits() {
         ("hosting-package", Some(20))
     );
     assert_eq!(facts.denied_versions[0].versions, ["1.15.0"]);
+    assert_eq!(facts.dark, facts::DarkFacts::default());
     let limits = traffic(&object("FleetPolicy", |_| {})).unwrap();
     assert_eq!(
         (limits.max_concurrent, limits.read_interval),

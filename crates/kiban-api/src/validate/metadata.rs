@@ -209,6 +209,8 @@ impl Check<'_, '_> {
                     format!("{} is no key for {field}", text::shown(&key.text)),
                     "a key is [prefix/]name, the name up to 63 letters, digits, -, _ and .",
                 );
+            } else if are_labels && key.text == labels::REDUNDANCY_GROUP_LABEL {
+                // The one that people write.
             } else if prefix == labels::GROUP || prefix.ends_with(&format!(".{}", labels::GROUP)) {
                 let hint = "set it in the cluster where a person should (kubectl annotate); a commit cannot";
                 self.error(

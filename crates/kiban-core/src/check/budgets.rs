@@ -4,7 +4,7 @@
 
 use super::Checker;
 use crate::{
-    facts::{DomainLimit, FailureDomain, PoolFacts},
+    facts::{DomainLimit, FailureDomain, PoolFacts, Reach},
     world::DomainId,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +15,7 @@ struct Down<'a> {
     by_pool: BTreeMap<&'a str, BTreeSet<&'a str>>,
     /// Everyone bound to a pool, and whoever has an operation.
     all: BTreeSet<&'a str>,
+    by_group: BTreeMap<&'a str, BTreeSet<&'a str>>,
     bound: BTreeMap<&'a str, u32>,
     fleet_size: u32,
 }
@@ -32,6 +33,11 @@ impl<'a> Checker<'a> {
             }
         }
         self.services(&pools, &down);
+        for (group, names) in &down.by_group {
+            if names.len() > 1 && names.iter().any(|name| self.granted.contains(name)) {
+                self.fault("RedundancyGroup", format!("{group}: {names:?}"));
+            }
+        }
         let policy = self.world.policy();
         self.domains("FleetDomain", "the fleet", &policy.domains, Some(&down.all));
         let share = policy.max_unavailable.map(|amount| amount.of(down.fleet_size));
@@ -44,6 +50,17 @@ impl<'a> Checker<'a> {
     fn down(&self) -> Down<'a> {
         let mut down = Down::default();
         for device in self.world.devices() {
+            let name = device.name();
+            let active = || {
+                let operation = self.world.operation(name);
+                operation.is_some_and(|it| !it.outcome.is_final())
+            };
+            if !device.redundancy_group().is_empty()
+                && (device.is_unavailable() || self.granted.contains(name) || active())
+            {
+                let group = down.by_group.entry(device.redundancy_group()).or_default();
+                group.insert(name);
+            }
             if device.pool().is_empty() {
                 continue;
             }
@@ -90,6 +107,68 @@ impl<'a> Checker<'a> {
         };
         self.domains("DomainBudget", &pool.name, &[own], here);
         self.domains("DomainBudget", &pool.name, &pool.domains, here);
+    }
+
+    /// Nothing is started where most devices do not answer, nor by a rollout that has devices there.
+    pub(super) fn dark(&mut self) {
+        if self.plan.operations.is_empty() {
+            return;
+        }
+        let kinds = [FailureDomain::Room, FailureDomain::Site];
+        let mut counts: BTreeMap<DomainId, (u32, u32)> = BTreeMap::new();
+        let mut nowhere: BTreeSet<DomainId> = BTreeSet::new();
+        for device in self.world.devices().filter(|it| it.reach() != Reach::NeverRead) {
+            for domain in kinds.iter().flat_map(|&kind| device.domains(kind)) {
+                let count = counts.entry(*domain).or_default();
+                *count = (
+                    count.0 + 1,
+                    count.1 + u32::from(device.reach() == Reach::Unreachable),
+                );
+            }
+            if device.room().is_empty() {
+                nowhere.extend(device.domains(FailureDomain::Room));
+            }
+        }
+        let limit = self.world.policy().dark;
+        let is_dark = |(read, silent): &(u32, u32)| {
+            *silent >= limit.devices.max(1) && silent * 100 > read * u32::from(limit.percent)
+        };
+        counts.retain(|domain, count| is_dark(count) && !nowhere.contains(domain));
+        if counts.is_empty() {
+            return;
+        }
+        for device in self.world.devices() {
+            let model = self.world.model(device.model());
+            if model.is_none() || !counts.keys().any(|domain| device.is_in(*domain)) {
+                continue;
+            }
+            let granting = self.rollouts.values().find(|state| {
+                let baseline = self.world.baseline(&state.baseline);
+                self.speaking(device.pool(), device.model()) == 1
+                    && state.pool == device.pool()
+                    && baseline.is_some_and(|it| it.models.iter().any(|model| model == device.model()))
+                    && self.plan.operations.iter().any(|it| it.rollout == state.name)
+            });
+            if let Some(state) = granting {
+                let name = state.name.clone();
+                self.fault("Dark", name);
+            }
+        }
+    }
+
+    /// How many baselines of a pool speak of a model: of two, neither moves the device.
+    fn speaking(&self, pool: &str, model: &str) -> usize {
+        let names: BTreeSet<&str> = self
+            .world
+            .pool(pool)
+            .into_iter()
+            .flat_map(|pool| pool.baselines.iter().map(String::as_str))
+            .collect();
+        let speaks = |name: &&str| {
+            let baseline = self.world.baseline(name);
+            baseline.is_some_and(|it| it.models.iter().any(|other| other == model))
+        };
+        names.into_iter().filter(speaks).count()
     }
 
     fn services(&mut self, granting: &BTreeSet<&str>, down: &Down<'a>) {

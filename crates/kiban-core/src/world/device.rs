@@ -54,6 +54,8 @@ pub(crate) struct DeviceRow {
     pub(crate) reported: Sym,
     pub(crate) firmware: FirmwareSet,
     pub(crate) place: PlaceId,
+    /// Redundancy group; empty: none.
+    pub(crate) group: Sym,
     pub(crate) identity: IdentityMatch,
     pub(crate) health: Health,
     pub(crate) reach: Reach,
@@ -99,6 +101,7 @@ impl DeviceRow {
                 .as_deref()
                 .map_or(FirmwareSet::NEVER_READ, |list| firmware.hold(list, interner)),
             place: places.intern(&facts.site, &facts.room, &facts.rack, &facts.power, interner),
+            group: interner.intern(facts.redundancy_group.trim()),
             identity: identity_match(facts),
             health: facts.health,
             reach: facts.reach,
@@ -182,6 +185,18 @@ impl<'a> Device<'a> {
     #[must_use]
     pub fn domains(self, kind: FailureDomain) -> &'a [DomainId] {
         self.world.places.domains_of(self.row.place, kind)
+    }
+
+    /// Name of its room; empty: not known.
+    #[must_use]
+    pub fn room(self) -> &'a str {
+        self.world.places.room_name(self.row.place, &self.world.interner)
+    }
+
+    /// Its redundancy group; empty: none.
+    #[must_use]
+    pub fn redundancy_group(self) -> &'a str {
+        self.world.text(self.row.group)
     }
 
     /// Whether it stands in a failure domain.

@@ -146,6 +146,29 @@ impl Places {
         self.domains.get(domain.index()).is_none_or(Domain::is_missing)
     }
 
+    /// Whether it is the shared domain of devices that do not say in which room they stand.
+    pub(super) fn is_no_room(&self, domain: DomainId) -> bool {
+        let domain = self.domains.get(domain.index());
+        domain.is_some_and(|domain| domain.kind == FailureDomain::Room && domain.is_missing())
+    }
+
+    pub(super) fn room_name<'a>(&self, place: PlaceId, interner: &'a Interner) -> &'a str {
+        let room = self.places.get(place.0 as usize).map(|place| place.room);
+        let domain = room.and_then(|room| self.domains.get(room.index()));
+        domain.map_or("", |domain| interner.text(domain.room))
+    }
+
+    /// Of some domains, the first that a place is in: its room before its site.
+    pub(crate) fn first_of(&self, domains: &[DomainId], place: PlaceId) -> Option<DomainId> {
+        let place = self
+            .places
+            .get(place.0 as usize)
+            .filter(|_| !domains.is_empty())?;
+        [place.room, place.site]
+            .into_iter()
+            .find(|domain| domains.contains(domain))
+    }
+
     pub(crate) fn name<'a>(&'a self, id: DomainId, interner: &'a Interner) -> DomainName<'a> {
         DomainName {
             domain: self.domains.get(id.index()),

@@ -88,6 +88,9 @@ fn progress(state: &RolloutState) -> String {
     if status.running > 0 {
         text += &format!(", {} under way", status.running);
     }
+    if let Some(waiting) = &state.waiting {
+        text += &format!("; {waiting}");
+    }
     if let Some(until) = state.soak_until {
         text += &format!("; the wave soaks until {}", until.strftime("%Y-%m-%dT%H:%M:%SZ"));
     }
@@ -382,6 +385,7 @@ mod tests {
             baseline: "r650".into(),
             status,
             remaining: 0,
+            waiting: None,
             soak_until: None,
             create: false,
             changed: true,

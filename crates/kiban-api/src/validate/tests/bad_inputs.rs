@@ -192,6 +192,16 @@ fn cases() -> Vec<(&'static str, String, &'static str)> {
             policy("  services: [{name: web, maxUnavailable: 0}]\n"),
             "with this budget nothing of the service web is ever updated",
         ),
+        (
+            "a redundancy group is the one label of ours that Git may hold",
+            metadata("  labels: {kiban.dev/redundancy-group: pair-7}"),
+            "",
+        ),
+        (
+            "another label of ours",
+            metadata("  labels: {kiban.dev/pool: web}"),
+            "kiban.dev/pool is reserved",
+        ),
         ("17 negative budget", budget("-1"), "must be at least 0, not -1"),
         (
             "17 negative share",
