@@ -65,6 +65,7 @@ pub async fn read(connection: &Connection) -> Result<Fleet, Failure> {
     for rollout in &rollouts {
         world.upsert_rollout(convert::rollout(rollout));
     }
+    world.believe_gates(jiff::Timestamp::now());
     for operation in &operations {
         world.upsert_operation(convert::operation(operation));
     }

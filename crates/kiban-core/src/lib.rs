@@ -24,6 +24,7 @@ pub mod duration;
 pub mod explain;
 pub mod facts;
 pub mod finding;
+pub mod gate;
 mod grant;
 pub mod history;
 pub mod operation;
