@@ -10,7 +10,7 @@
 mod fleet;
 
 use fleet::{NEW, OLD, at, baseline, carry_out, model, pool};
-use kiban_core::{World, amount::Amount, component::ComponentClass, facts::*, plan};
+use kiban_core::{World, amount::Amount, component::ComponentClass, facts::*, forecast, plan};
 use std::time::{Duration, Instant};
 
 const POOLS: usize = 500;
@@ -150,6 +150,7 @@ fn main() {
             if !first.operations.is_empty() {
                 carry_out(&mut world, &first);
                 row(size, &format!("{name}, canaries under way"), &world, 0, None);
+                forecast_row(size, name, &world);
             }
         }
     }
@@ -177,6 +178,26 @@ fn row(size: usize, state: &str, world: &World, granted: usize, memory: Option<f
         "ms",
         RUNS,
         Some(aim),
+    );
+}
+
+/// Measures a forecast over 90 days. The aim is 5 s for 100,000 devices.
+fn forecast_row(size: usize, state: &str, world: &World) {
+    let mut times: Vec<Duration> = (0..3)
+        .map(|_| {
+            let start = Instant::now();
+            let told = std::hint::black_box(forecast::forecast(world, at(0), forecast::HORIZON));
+            assert!(told.operations > 0);
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    figure(
+        &format!("forecast, {} devices over 90 days, {state}", thousands(size)),
+        times[1].as_secs_f64() * 1e3,
+        "ms",
+        3,
+        (size <= 100_000).then_some(5_000.0),
     );
 }
 

@@ -355,9 +355,6 @@ fn then(waiting: &[WaitingOn], after: &After, verdict: Verdict, now: Timestamp) 
             WaitingOn::RedundancyGroup { .. } => {
                 then.push("the other device of its redundancy group is available again".to_owned());
             }
-            WaitingOn::Gate { wave, .. } | WaitingOn::GateHealth { wave, .. } => {
-                then.push(format!("the gate holds, and wave {wave} opens"));
-            }
             WaitingOn::Budget { .. }
             | WaitingOn::Domain { .. }
             | WaitingOn::ServiceBudget { .. }
@@ -382,7 +379,7 @@ fn then(waiting: &[WaitingOn], after: &After, verdict: Verdict, now: Timestamp) 
     then
 }
 
-fn after(world: &World, plan: &Plan, device: Device<'_>, verdict: Verdict) -> After {
+pub(crate) fn after(world: &World, plan: &Plan, device: Device<'_>, verdict: Verdict) -> After {
     let mut after = After::default();
     let Some(assessment) = plan.assessment(verdict) else {
         return after;

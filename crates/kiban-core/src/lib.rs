@@ -5,7 +5,7 @@
 //!   facts ──▶ World ──▶ │ assess ──▶ propose ──▶ grant                      │ ──▶ Plan: operations, rollouts,
 //!             (rows)    │ survey,    rollout,    grant, budget:             │     WaitingOn for all the rest
 //!                       │ assess     wave        the one place of all rules │            │
-//!                       └───────────────────────────────────────────────────┘     check (the rules once more)
+//!                       └───────────────────────────────────────────────────┘     check (the rules once more), impact (what it means), forecast (when it ends)
 //!   operation::advance(&plan, state, observation, now) ──▶ (state, effect)        explain (one device, every reason)
 //! ```
 //!
@@ -24,9 +24,10 @@ pub mod duration;
 pub mod explain;
 pub mod facts;
 pub mod finding;
-pub mod gate;
+pub mod forecast;
 mod grant;
 pub mod history;
+pub mod impact;
 pub mod operation;
 pub mod pattern;
 pub mod plan;

@@ -40,7 +40,7 @@ pub struct Progress {
 }
 
 /// The marks and soaks of a pool's waves: never falling, the last one everything. Without waves the default ones.
-fn marks(waves: &[WaveFacts], total: u32) -> Vec<(u32, SignedDuration)> {
+pub(crate) fn marks(waves: &[WaveFacts], total: u32) -> Vec<(u32, SignedDuration)> {
     let wave = |reach| WaveFacts {
         reach,
         soak: SignedDuration::ZERO,
