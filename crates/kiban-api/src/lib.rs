@@ -14,7 +14,6 @@ pub mod baseline;
 pub mod bounds;
 pub mod convert;
 pub mod device;
-pub mod gate;
 pub mod generate;
 pub mod labels;
 pub mod model;

@@ -61,6 +61,8 @@ pub enum Format {
     Name,
     /// Comma-separated values, where the answer is a list.
     Csv,
+    /// Markdown, for a pull request.
+    Markdown,
 }
 
 /// The commands.
@@ -72,10 +74,28 @@ pub enum Command {
     Explain(ExplainArgs),
     /// How a device came to this, from the ledger; or what the fleet ran on a day
     History(HistoryArgs),
+    /// What a commit would do: machines, reboots, waves, what waits, what breaks a rule
+    Plan(PlanArgs),
+    /// When each wave and the whole would be done: the plan played on a virtual clock
+    Forecast(ForecastArgs),
+    /// Check every safety rule over the fleet and its plan once more, apart from the planner
+    Check(CheckArgs),
+    /// Write the fleet's objects to a file, to plan and explain offline. There is no secret in it
+    Snapshot(SnapshotArgs),
     /// Check a folder of fleet YAML offline, every error at once
     Validate(ValidateArgs),
     /// Ask one BMC who it is and what firmware it runs
     Probe(ProbeArgs),
+    /// Print the reference page of all commands
+    #[command(hide = true)]
+    Reference,
+    /// Print what may follow the words typed so far, as kubectl asks a plugin
+    #[command(hide = true)]
+    Complete {
+        /// The words, the one to complete last.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
     /// Print a shell completion script
     Completion {
         /// The shell.
@@ -83,11 +103,22 @@ pub enum Command {
     },
 }
 
+/// Where the fleet's facts come from.
+#[derive(Debug, Args)]
+pub struct SourceArgs {
+    /// Read the fleet from this file (see `snapshot`) instead of the cluster; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub snapshot: Option<PathBuf>,
+}
+
 /// `status`
 #[derive(Debug, Args)]
 pub struct StatusArgs {
+    /// Where the facts come from.
+    #[command(flatten)]
+    pub source: SourceArgs,
     /// Stay, and redraw when something changes. Ctrl-C ends it.
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "snapshot")]
     pub watch: bool,
 }
 
@@ -97,6 +128,59 @@ pub struct ExplainArgs {
     /// The device: `device/NAME`, or just its name.
     #[arg(value_name = "DEVICE")]
     pub device: String,
+    /// Where the facts come from.
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// `plan`
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// The fleet repository's work tree, or the folder in it that holds the fleet.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub repo: PathBuf,
+    /// Compare with the files at this revision instead of what is applied. Example: origin/main
+    #[arg(long, value_name = "REV")]
+    pub base: Option<String>,
+    /// The FleetRepository that the folder is the work tree of, where the fleet has several.
+    #[arg(long, value_name = "NAME")]
+    pub repository: Option<String>,
+    /// Where the facts come from.
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// `forecast`
+#[derive(Debug, Args)]
+pub struct ForecastArgs {
+    /// Forecast with the files of this work tree instead of what is applied.
+    #[arg(long, value_name = "DIR")]
+    pub repo: Option<PathBuf>,
+    /// The FleetRepository that the folder is the work tree of, where the fleet has several.
+    #[arg(long, value_name = "NAME", requires = "repo")]
+    pub repository: Option<String>,
+    /// How many days to look ahead.
+    #[arg(long, value_name = "N", default_value_t = 90, value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub days: u16,
+    /// Where the facts come from.
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// `check`
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Where the facts come from.
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// `snapshot`
+#[derive(Debug, Args)]
+pub struct SnapshotArgs {
+    /// The file to write. Default: standard output.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
 }
 
 /// `history`

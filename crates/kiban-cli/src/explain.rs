@@ -2,13 +2,13 @@
 
 use crate::{
     cli::{ExplainArgs, Format, Global},
-    connect::{self, Connection},
     failure::Failure,
-    fleet::{self, Fleet},
+    fleet::Fleet,
     output::{self, BAD, FAINT, GOOD, STRONG, WARN, shown, span},
+    snapshot::{self, Snapshot},
 };
 use jiff::Timestamp;
-use kiban_api::{Device, convert};
+use kiban_api::convert;
 use kiban_core::{
     explain::{Explanation, explain},
     plan::plan,
@@ -45,23 +45,23 @@ pub async fn run(global: &Global, args: &ExplainArgs) -> Result<ExitCode, Failur
             "for a pool or a rollout: `kubectl describe`; for the whole fleet: `kubectl kiban status`",
         ));
     }
-    let connection = connect::connect(global).await?;
     let Fleet {
-        devices,
-        operations,
+        objects,
         world,
         ignored,
-        ..
-    } = fleet::read(&connection).await?;
-    let Some(device) = devices.iter().find(|device| device.name_any() == name) else {
-        return Err(no_such_device(&connection, name, &devices));
+    } = Fleet::of(snapshot::take(global, args.source.snapshot.as_deref()).await?);
+    let Some(device) = objects.devices.iter().find(|device| device.name_any() == name) else {
+        return Err(no_such_device(&objects, name));
     };
-    let now = Timestamp::now();
+    let now = objects.taken_at;
     let plan = plan(&world, now);
     let explanation = explain(&world, &plan, name, now)
         .ok_or_else(|| Failure::new(format!("device {name} could not be taken into the plan")))?;
     let status = device.status.clone().unwrap_or_default();
-    let operation = operations.iter().find(|operation| operation.spec.device == name);
+    let operation = objects
+        .operations
+        .iter()
+        .find(|operation| operation.spec.device == name);
     let report = Report {
         explanation,
         serial: device.spec.serial.clone(),
@@ -99,14 +99,15 @@ pub async fn run(global: &Global, args: &ExplainArgs) -> Result<ExitCode, Failur
     };
     let text = match output::structured(global.output, &report)? {
         Some(text) => text,
-        None => render(&report, now, global.output),
+        None => output::fit(&render(&report, now, global.output), 9),
     };
     output::print(&text);
     Ok(ExitCode::SUCCESS)
 }
 
-fn no_such_device(connection: &Connection, name: &str, devices: &[Device]) -> Failure {
-    let failure = Failure::new(format!("namespace {} has no device {name}", connection.namespace));
+fn no_such_device(objects: &Snapshot, name: &str) -> Failure {
+    let devices = &objects.devices;
+    let failure = Failure::new(format!("namespace {} has no device {name}", objects.namespace));
     let close = devices
         .iter()
         .map(|device| device.name_any())

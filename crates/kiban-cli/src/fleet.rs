@@ -1,81 +1,69 @@
-//! The fleet as the planner sees it, read once: the ground of `status` and `explain`.
+//! The fleet as the planner sees it: the ground of every answer.
 
-use crate::{connect::Connection, failure::Failure};
-use kiban_api::{
-    Device, FirmwareBaseline, FleetPolicy, HardwareModel, HardwarePool, Operation, Rollout, convert,
-};
-use kiban_core::world::World;
+use crate::snapshot::Snapshot;
+use kiban_api::convert;
+use kiban_core::{facts::PolicyFacts, world::World};
 use kube::ResourceExt as _;
 
 /// Everything that a plan is made of.
 pub struct Fleet {
-    /// Devices.
-    pub devices: Vec<Device>,
-    /// Pools.
-    pub pools: Vec<HardwarePool>,
-    /// Policies: at most one, `fleet`.
-    pub policies: Vec<FleetPolicy>,
-    /// Rollouts.
-    pub rollouts: Vec<Rollout>,
-    /// Operations.
-    pub operations: Vec<Operation>,
+    /// The objects.
+    pub objects: Snapshot,
     /// The same as facts.
     pub world: World,
     /// Objects that do not convert: left out, as the operator does, and said.
     pub ignored: Vec<String>,
 }
 
-/// Reads everything.
-pub async fn read(connection: &Connection) -> Result<Fleet, Failure> {
-    let (devices, models, pools, baselines, policies, rollouts, operations) = futures::try_join!(
-        connection.list::<Device>(),
-        connection.list::<HardwareModel>(),
-        connection.list::<HardwarePool>(),
-        connection.list::<FirmwareBaseline>(),
-        connection.list::<FleetPolicy>(),
-        connection.list::<Rollout>(),
-        connection.list::<Operation>(),
-    )?;
-    let mut world = World::new();
-    let mut ignored = Vec::new();
-    for device in &devices {
-        world.upsert_device(&convert::device(device));
-    }
-    for model in &models {
-        world.upsert_model(convert::model(model));
-    }
-    for pool in &pools {
-        match convert::pool(pool) {
-            Ok(facts) => drop(world.upsert_pool(facts)),
-            Err(error) => ignored.push(format!("HardwarePool {}: {error}", pool.name_any())),
+impl Fleet {
+    /// The facts of a snapshot's objects, taken as the operator takes them: what makes no sense moves nothing.
+    #[must_use]
+    pub fn of(objects: Snapshot) -> Self {
+        let mut world = World::new();
+        let mut ignored = Vec::new();
+        for device in &objects.devices {
+            world.upsert_device(&convert::device(device));
+        }
+        for model in &objects.models {
+            world.upsert_model(convert::model(model));
+        }
+        for pool in &objects.pools {
+            match convert::pool(pool) {
+                Ok(facts) => drop(world.upsert_pool(facts)),
+                Err(error) => ignored.push(format!("HardwarePool {}: {error}", pool.name_any())),
+            }
+        }
+        for baseline in &objects.baselines {
+            match convert::baseline(baseline) {
+                Ok(facts) => drop(world.upsert_baseline(facts)),
+                Err(error) => ignored.push(format!("FirmwareBaseline {}: {error}", baseline.name_any())),
+            }
+        }
+        for policy in &objects.policies {
+            match convert::policy(policy) {
+                Ok(facts) => drop(world.upsert_policy(facts)),
+                Err(error) => {
+                    ignored.push(format!(
+                        "FleetPolicy {}: {error}; until it is mended the fleet is paused",
+                        policy.name_any()
+                    ));
+                    world.upsert_policy(PolicyFacts {
+                        paused: true,
+                        ..PolicyFacts::default()
+                    });
+                }
+            }
+        }
+        for rollout in &objects.rollouts {
+            world.upsert_rollout(convert::rollout(rollout));
+        }
+        for operation in &objects.operations {
+            world.upsert_operation(convert::operation(operation));
+        }
+        Self {
+            objects,
+            world,
+            ignored,
         }
     }
-    for baseline in &baselines {
-        match convert::baseline(baseline) {
-            Ok(facts) => drop(world.upsert_baseline(facts)),
-            Err(error) => ignored.push(format!("FirmwareBaseline {}: {error}", baseline.name_any())),
-        }
-    }
-    for policy in &policies {
-        match convert::policy(policy) {
-            Ok(facts) => drop(world.upsert_policy(facts)),
-            Err(error) => ignored.push(format!("FleetPolicy {}: {error}", policy.name_any())),
-        }
-    }
-    for rollout in &rollouts {
-        world.upsert_rollout(convert::rollout(rollout));
-    }
-    world.believe_gates(jiff::Timestamp::now());
-    for operation in &operations {
-        world.upsert_operation(convert::operation(operation));
-    }
-    Ok(Fleet {
-        devices,
-        pools,
-        policies,
-        rollouts,
-        operations,
-        world,
-        ignored,
-    })
 }

@@ -2,19 +2,25 @@
 //!
 //! ```text
 //!   what runs where?  status     why is this not moving?  explain     how did it come to this?  history
-//!   what would this commit do?   validate                 what does this BMC say?               probe
+//!   what would this commit do?   plan, forecast, validate what does this BMC say?               probe
 //! ```
 //!
 //! Every command reads; none writes to the cluster. `-o json|yaml` gives the same facts as the table.
 
+pub mod check;
 pub mod cli;
 pub mod connect;
+pub mod desired;
 pub mod explain;
 pub mod failure;
 pub mod fleet;
+pub mod forecast;
 pub mod history;
 pub mod output;
+pub mod plan;
 pub mod probe;
+pub mod reference;
+pub mod snapshot;
 pub mod status;
 pub mod validate;
 
@@ -30,8 +36,20 @@ pub async fn run() -> ExitCode {
         Command::Status(args) => status::run(&cli.global, args).await,
         Command::Explain(args) => explain::run(&cli.global, args).await,
         Command::History(args) => history::run(&cli.global, args).await,
+        Command::Plan(args) => plan::run(&cli.global, args).await,
+        Command::Forecast(args) => forecast::run(&cli.global, args).await,
+        Command::Check(args) => check::run(&cli.global, args).await,
+        Command::Snapshot(args) => snapshot::run(&cli.global, args).await,
         Command::Validate(args) => validate::run(&cli.global, args),
         Command::Probe(args) => probe::run(&cli.global, args).await,
+        Command::Reference => {
+            output::print(&reference::page());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Complete { words } => {
+            output::print(&reference::complete(words));
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Completion { shell } => {
             let mut command = Cli::command();
             let mut script = Vec::new();

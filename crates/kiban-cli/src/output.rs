@@ -24,6 +24,16 @@ pub fn print(text: &str) {
     let _ = out.flush();
 }
 
+/// Prints to standard error, as it is.
+pub fn print_error(text: &str) {
+    let _ = anstream::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Says to standard error what was done, so that standard output is only what was asked for.
+pub fn note(text: &str) {
+    print_error(&format!("{}\n", shown(text)));
+}
+
 /// Prints a failure to standard error.
 pub fn print_failure(failure: &Failure) {
     let mut err = anstream::stderr().lock();
@@ -64,7 +74,7 @@ pub fn structured<T: Serialize>(format: Format, value: &T) -> Result<Option<Stri
             Ok(Some(text))
         }
         Format::Yaml => serde_saphyr::to_string(value).map(Some).map_err(Failure::new),
-        Format::Table | Format::Wide | Format::Name | Format::Csv => Ok(None),
+        Format::Table | Format::Wide | Format::Name | Format::Csv | Format::Markdown => Ok(None),
     }
 }
 
@@ -77,6 +87,42 @@ pub fn width() -> usize {
         .or_else(|| terminal_size::terminal_size().map(|(width, _)| usize::from(width.0)))
         .unwrap_or(usize::from(u16::MAX))
         .max(20)
+}
+
+/// Lines that are wider than the terminal, wrapped between words; what is wrapped goes on at `indent`.
+#[must_use]
+pub fn fit(text: &str, indent: usize) -> String {
+    fit_to(text, indent, width())
+}
+
+fn fit_to(text: &str, indent: usize, width: usize) -> String {
+    let indent = indent.min(width / 3);
+    let mut fitted = String::with_capacity(text.len());
+    for line in text.lines() {
+        let mut at = 0;
+        let mut first = true;
+        for word in line.split_inclusive(' ') {
+            let cells = cells(word.trim_end());
+            if !first && at + cells > width && at > indent {
+                fitted.truncate(fitted.trim_end_matches(' ').len());
+                fitted.push('\n');
+                fitted.push_str(&" ".repeat(indent));
+                at = indent;
+            }
+            // A bar or a name that is wider than the terminal is its own business.
+            fitted.push_str(word);
+            at += cells + (word.len() - word.trim_end().len());
+            first = false;
+        }
+        fitted.truncate(fitted.trim_end_matches(' ').len());
+        fitted.push('\n');
+    }
+    fitted
+}
+
+/// How many cells of a terminal a text takes; styles take none.
+fn cells(text: &str) -> usize {
+    unicode_width::UnicodeWidthStr::width(anstream::adapter::strip_str(text).to_string().as_str())
 }
 
 /// A table in kubectl's manner: a header in capitals, columns three spaces apart, no lines. Cells that do not fit are wrapped.
@@ -172,6 +218,20 @@ mod tests {
         assert_eq!(bar(999, 1000, 5), "████░");
         assert_eq!(bar(1000, 1000, 5), "█████");
         assert_eq!(bar(0, 0, 3), "███");
+    }
+
+    #[test]
+    fn what_is_too_wide_goes_on_under_its_value() {
+        let text = format!("label     {BAD}one{BAD:#} two three four\nshort\n");
+        let fitted = fit_to(&text, 10, 20);
+        assert_eq!(
+            fitted,
+            format!("label     {BAD}one{BAD:#} two\n      three four\nshort\n")
+        );
+        assert_eq!(
+            fit_to("a-name-that-is-wider-than-all-of-it b\n", 4, 20),
+            "a-name-that-is-wider-than-all-of-it\n    b\n"
+        );
     }
 
     #[test]

@@ -7,8 +7,9 @@ use crate::{
     cli::{Format, Global, StatusArgs},
     connect::{self, Connection},
     failure::Failure,
-    fleet,
+    fleet::Fleet,
     output::{self, BAD, FAINT, GOOD, STRONG, WARN, bar, shown, span},
+    snapshot,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -162,28 +163,29 @@ pub struct Waiting {
 
 /// Runs the command.
 pub async fn run(global: &Global, args: &StatusArgs) -> Result<ExitCode, Failure> {
-    let connection = connect::connect(global).await?;
     if !args.watch {
-        let report = gather(&connection).await?;
-        let text = match output::structured(global.output, &report)? {
-            Some(text) => text,
-            None => render(&report, Timestamp::now(), global.output),
-        };
-        output::print(&text);
+        let fleet = Fleet::of(snapshot::take(global, args.source.snapshot.as_deref()).await?);
+        output::print(&show(&fleet, global.output)?);
         return Ok(ExitCode::SUCCESS);
     }
-    watch(&connection, global.output).await
+    watch(&connect::connect(global).await?, global.output).await
+}
+
+/// The screen, or the same as data.
+fn show(fleet: &Fleet, format: Format) -> Result<String, Failure> {
+    let report = report(fleet);
+    Ok(match output::structured(format, &report)? {
+        Some(text) => text,
+        None => output::fit(&render(&report, fleet.objects.taken_at, format), 13),
+    })
 }
 
 /// Redraws every two seconds. The terminal is cleared only when the screen changed, so that it does not flicker.
 async fn watch(connection: &Connection, format: Format) -> Result<ExitCode, Failure> {
     let mut last = String::new();
     loop {
-        let text = match gather(connection).await {
-            Ok(report) => match output::structured(format, &report)? {
-                Some(text) => text,
-                None => render(&report, Timestamp::now(), format),
-            },
+        let text = match snapshot::read(connection).await {
+            Ok(objects) => show(&Fleet::of(objects), format)?,
             // A watch outlives a restart of the API server; what went wrong is shown in place.
             Err(failure) => format!("{BAD}error:{BAD:#} {failure}\n"),
         };
@@ -198,14 +200,14 @@ async fn watch(connection: &Connection, format: Format) -> Result<ExitCode, Fail
     }
 }
 
-/// Reads everything that the screen shows.
-pub async fn gather(connection: &Connection) -> Result<Report, Failure> {
-    let (repositories, fleet) =
-        futures::try_join!(connection.list::<FleetRepository>(), fleet::read(connection))?;
-    let plan = plan(&fleet.world, Timestamp::now());
+/// Everything that the screen shows.
+#[must_use]
+pub fn report(fleet: &Fleet) -> Report {
+    let objects = &fleet.objects;
+    let plan = plan(&fleet.world, objects.taken_at);
     let mut report = Report {
-        fleet: connection.namespace.clone(),
-        paused: fleet.policies.iter().any(|policy| policy.spec.paused),
+        fleet: objects.namespace.clone(),
+        paused: objects.policies.iter().any(|policy| policy.spec.paused),
         ..Report::default()
     };
     if report.paused {
@@ -213,12 +215,12 @@ pub async fn gather(connection: &Connection) -> Result<Report, Failure> {
             .attention
             .push("FleetPolicy fleet pauses everything: nothing new is started".into());
     }
-    for repository in &repositories {
+    for repository in &objects.repositories {
         report.repositories.push(repository_line(repository));
         attend_to_repository(repository, &mut report.attention);
     }
-    count(&fleet.devices, &fleet.world, &plan, &mut report);
-    for pool in &fleet.pools {
+    count(&objects.devices, &fleet.world, &plan, &mut report);
+    for pool in &objects.pools {
         let status = pool.status.clone().unwrap_or_default();
         attend(
             &format!("pool {}", pool.name_any()),
@@ -236,14 +238,14 @@ pub async fn gather(connection: &Connection) -> Result<Report, Failure> {
     }
     report
         .rollouts
-        .extend(fleet.rollouts.iter().filter_map(rollout_line));
+        .extend(objects.rollouts.iter().filter_map(rollout_line));
     report
         .operations
-        .extend(fleet.operations.iter().filter_map(operation_line));
+        .extend(objects.operations.iter().filter_map(operation_line));
     report
         .attention
         .extend(fleet.ignored.iter().map(|ignored| format!("ignored: {ignored}")));
-    Ok(report)
+    report
 }
 
 fn repository_line(repository: &FleetRepository) -> Repository {

@@ -29,21 +29,7 @@ struct Report<'a> {
 
 /// Runs the command: exit code 0 when the operator would apply the folder, 2 when it would refuse it.
 pub fn run(global: &Global, args: &ValidateArgs) -> Result<ExitCode, Failure> {
-    let mut files = Vec::new();
-    if args.dir.is_file() {
-        let name = args.dir.file_name().map(PathBuf::from).unwrap_or_default();
-        let parent = args.dir.parent().unwrap_or(Path::new("."));
-        read(parent, &name, &mut files)?;
-    } else {
-        walk(&args.dir, Path::new(""), 0, &mut files)?;
-    }
-    files.sort();
-    if files.is_empty() {
-        return Err(
-            Failure::new(format!("there is no YAML in {}", args.dir.display()))
-                .hint("give the folder that FleetRepository.spec.path names; files end in .yaml or .yml"),
-        );
-    }
+    let files = files(&args.dir)?;
     let borrowed: Vec<validate::File<'_>> = files
         .iter()
         .map(|(path, bytes)| validate::File { path, bytes })
@@ -84,6 +70,24 @@ pub fn run(global: &Global, args: &ValidateArgs) -> Result<ExitCode, Failure> {
     })
 }
 
+/// The YAML files of a folder, in order of their paths; or the one file.
+pub fn files(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+    let mut files = Vec::new();
+    if dir.is_file() {
+        let name = dir.file_name().map(PathBuf::from).unwrap_or_default();
+        let parent = dir.parent().unwrap_or(Path::new("."));
+        read(parent, &name, &mut files)?;
+    } else {
+        walk(dir, Path::new(""), 0, &mut files)?;
+    }
+    files.sort();
+    if files.is_empty() {
+        return Err(Failure::new(format!("there is no YAML in {}", dir.display()))
+            .hint("give the folder that FleetRepository.spec.path names; files end in .yaml or .yml"));
+    }
+    Ok(files)
+}
+
 /// Reads every YAML file below a folder, as the operator would find them in a commit. Hidden folders (`.git` above all) hold none.
 fn walk(root: &Path, below: &Path, depth: usize, files: &mut Vec<(String, Vec<u8>)>) -> Result<(), Failure> {
     let folder = root.join(below);
@@ -93,8 +97,10 @@ fn walk(root: &Path, below: &Path, depth: usize, files: &mut Vec<(String, Vec<u8
             folder.display()
         )));
     }
-    let entries = std::fs::read_dir(&folder)
-        .map_err(|error| Failure::from_error(&format!("read the folder {}", folder.display()), &error))?;
+    let entries = std::fs::read_dir(&folder).map_err(|error| {
+        Failure::from_error(&format!("read the folder {}", folder.display()), &error)
+            .hint("give the folder that holds the fleet's YAML")
+    })?;
     for entry in entries {
         let entry = entry
             .map_err(|error| Failure::from_error(&format!("read the folder {}", folder.display()), &error))?;

@@ -16,6 +16,7 @@
 //! - The ledger branch only ever moves forward.
 
 pub mod ledger;
+pub mod local;
 pub mod remote;
 pub mod signature;
 pub mod source;

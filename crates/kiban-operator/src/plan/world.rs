@@ -3,10 +3,7 @@
 //! What cannot be understood is taken the safe way: an unreadable policy pauses, an unreadable operation counts as one
 //! that is under way, an unreadable pool or baseline moves nothing.
 
-use crate::{
-    gate::Measured,
-    store::{Stores, Subscription},
-};
+use crate::store::{Stores, Subscription};
 use jiff::Timestamp;
 use kiban_api::convert;
 use kiban_core::{
@@ -26,7 +23,6 @@ pub struct Keeper {
     /// Pools and baselines that could not be understood, with why: kind and name.
     pub broken: BTreeMap<(&'static str, String), String>,
     stores: Stores,
-    gates: Measured,
     policies: Subscription,
     models: Subscription,
     devices: Subscription,
@@ -39,12 +35,11 @@ pub struct Keeper {
 impl Keeper {
     /// A world of all that is known. What changes from now on is taken in by [`Keeper::refresh`].
     #[must_use]
-    pub fn new(stores: &Stores, gates: &Measured) -> Self {
+    pub fn new(stores: &Stores) -> Self {
         let mut keeper = Self {
             world: World::new(),
             broken: BTreeMap::new(),
             stores: stores.clone(),
-            gates: gates.clone(),
             policies: stores.policies.subscribe(),
             models: stores.models.subscribe(),
             devices: stores.devices.subscribe(),
@@ -73,7 +68,6 @@ impl Keeper {
             keeper.world.upsert_operation(convert::operation(&object));
         }
         keeper.undecodable_operations();
-        keeper.world.set_gates(gates.all());
         keeper
     }
 
@@ -88,7 +82,6 @@ impl Keeper {
             () = self.baselines.woken() => {}
             () = self.rollouts.woken() => {}
             () = self.operations.woken() => {}
-            () = self.gates.woken() => {}
         }
     }
 
@@ -129,7 +122,6 @@ impl Keeper {
             };
         }
         self.undecodable_operations();
-        self.world.set_gates(self.gates.all());
         devices
     }
 
