@@ -23,6 +23,7 @@ fn repository(path: &str) -> String {
 /// Everything that can be switched on.
 const EVERYTHING: &[&str] = &[
     "--set=replicaCount=2",
+    "--set=rbac.gates.workloads=true",
     "--set=podDisruptionBudget.enabled=true",
     "--set=networkPolicy.enabled=true",
     "--set=networkPolicy.apiServerCidrs={10.0.0.1/32}",
@@ -97,7 +98,7 @@ async fn both_charts_lint() {
 #[tokio::test]
 async fn the_chart_is_taken_as_it_is_and_with_everything_on() {
     let (cluster, namespace) = fleet().await;
-    for (values, objects) in [(&[] as &[&str], 5), (EVERYTHING, 9)] {
+    for (values, objects) in [(&[] as &[&str], 5), (EVERYTHING, 11)] {
         let rendered = render(&namespace, values).await.unwrap();
         assert_eq!(rendered.matches("\nkind: ").count(), objects, "{rendered}");
         assert!(!rendered.contains("ClusterRole"), "a fleet is one namespace");

@@ -57,8 +57,8 @@ const TOPS: [&str; 2] = ["xtask", "kiban-tests"];
 /// Libraries that only these of ours may name as dependencies: each is somebody's door to the outside.
 const DOORS: [(&str, &[&str]); 5] = [
     ("git2", &["kiban-git"]),
-    // The emulator downloads images as a BMC does.
-    ("reqwest", &["kiban-bmc", "kiban-sim"]),
+    // The emulator downloads images as a BMC does; the operator asks gates, never a BMC.
+    ("reqwest", &["kiban-bmc", "kiban-sim", "kiban-operator"]),
     ("kube", &["kiban-api", "kiban-operator", "kiban-cli"]),
     ("k8s-openapi", &["kiban-api", "kiban-operator", "kiban-cli"]),
     ("prometheus-client", &["kiban-operator"]),

@@ -8,11 +8,11 @@
 //! one: it may be from an older version, or written over by hand, and what makes no sense in it reads as not known.
 
 use crate::{
-    baseline, device, operation, pool, rollout,
+    baseline, device, gate, operation, pool, rollout,
     shared::{self, Amount, Conditions},
 };
 use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Time, util::intstr::IntOrString};
-use kiban_core::{amount, component, duration, facts};
+use kiban_core::{amount, component, duration, facts, gate as core_gate};
 use kube::ResourceExt;
 use std::{fmt, time::Duration};
 
@@ -136,6 +136,10 @@ pub fn pool(object: &pool::HardwarePool) -> Result<facts::PoolFacts, FieldErrors
         .enumerate()
         .filter_map(|(index, wave)| errors.wave(index, wave))
         .collect();
+    let gates = spec.rollout.gates.iter().enumerate();
+    let gates = gates
+        .map(|(index, gate)| errors.gate(index, gate, &spec.rollout.waves))
+        .collect();
     errors.into_result(facts::PoolFacts {
         name: object.name_any(),
         service: spec.service.clone(),
@@ -149,6 +153,7 @@ pub fn pool(object: &pool::HardwarePool) -> Result<facts::PoolFacts, FieldErrors
         waves,
         halt_after_failed: spec.rollout.halt_after.failed,
         retry: spec.rollout.retry,
+        gates,
         commit: commit(object),
     })
 }
@@ -259,6 +264,7 @@ pub fn rollout(object: &rollout::Rollout) -> facts::RolloutFacts {
             wave: status.wave,
             waves: status.waves,
             wave_done_at: time(&status.wave_done_at),
+            gates: status.gates.iter().map(standing).collect(),
             halt: status.halt.as_ref().map(|halt| facts::HaltFacts {
                 at: halt.at.0,
                 message: halt.message.clone(),
@@ -266,6 +272,15 @@ pub fn rollout(object: &rollout::Rollout) -> facts::RolloutFacts {
             }),
             completed_at: time(&status.completed_at),
         }),
+    }
+}
+
+fn standing(gate: &rollout::GateStatus) -> core_gate::GateStanding {
+    core_gate::GateStanding {
+        name: gate.name.clone(),
+        state: core_gate::GateState::of(&gate.state),
+        since: gate.since.0,
+        message: gate.message.clone(),
     }
 }
 
@@ -417,6 +432,50 @@ impl Errors {
             }
         };
         Some(facts::WaveFacts { reach, soak })
+    }
+
+    fn gate(&mut self, index: usize, gate: &gate::Gate, waves: &[pool::Wave]) -> core_gate::GateRule {
+        let field = |name: &str| format!("spec.rollout.gates[{index}].{name}");
+        let mut span = |name: &str, text: &str| {
+            jiff::SignedDuration::try_from(self.duration(&field(name), text)).unwrap_or_default()
+        };
+        let (max_age, hold_for) = (span("maxAge", &gate.max_age), span("for", &gate.for_));
+        let failure_threshold = span("failureThreshold", &gate.failure_threshold);
+        span("timeout", &gate.timeout);
+        if let Some(prometheus) = &gate.prometheus
+            && let Err(error) = prometheus.condition.parse::<core_gate::Comparison>()
+        {
+            self.add(field("prometheus.condition"), error);
+        }
+        let waves = self.waves(&field("waves"), &gate.waves, waves);
+        core_gate::GateRule {
+            name: gate.name.clone(),
+            waves,
+            max_age,
+            hold_for,
+            halt: gate.halt,
+            failure_threshold,
+            health: gate.device_health.as_ref().map(|health| core_gate::HealthRule {
+                max_critical: health.max_critical,
+                max_unreachable: health.max_unreachable,
+                max_unknown: health.max_unknown,
+            }),
+        }
+    }
+
+    /// The numbers of named waves. A name that is none is an error: read as nothing it would mean every wave.
+    fn waves(&mut self, field: &str, names: &[String], waves: &[pool::Wave]) -> Vec<u32> {
+        let mut numbers = Vec::with_capacity(names.len());
+        for name in names {
+            let at = waves
+                .iter()
+                .position(|wave| wave.name.as_deref() == Some(name.as_str()));
+            match at.and_then(|at| u32::try_from(at + 1).ok()) {
+                Some(number) => numbers.push(number),
+                None => self.add(field, format!("no wave is named {name}")),
+            }
+        }
+        numbers
     }
 
     fn component(&mut self, index: usize, wanted: &baseline::BaselineComponent) -> facts::WantedComponent {

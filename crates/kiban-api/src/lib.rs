@@ -14,6 +14,7 @@ pub mod baseline;
 pub mod bounds;
 pub mod convert;
 pub mod device;
+pub mod gate;
 pub mod generate;
 pub mod labels;
 pub mod model;

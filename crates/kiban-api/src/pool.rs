@@ -1,6 +1,9 @@
 //! `HardwarePool`: the devices that serve one service.
 
-use crate::shared::{Amount, Conditions, DURATION, LINE, NAME, amount, observed, written};
+use crate::{
+    gate::Gate,
+    shared::{Amount, Conditions, DURATION, LABEL, LINE, NAME, amount, observed, written},
+};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -143,6 +146,12 @@ pub enum FailureDomain {
 #[x_kube(validation = Rule::new(
     "self.waves.filter(w, has(w.devices)).all(w, self.waves.filter(v, has(v.devices) && v.devices == w.devices).size() == 1) && self.waves.filter(w, has(w.devices)).map(w, w.devices).isSorted()")
     .message("the waves' devices must grow from wave to wave").field_path(".waves"))]
+#[x_kube(validation = Rule::new(
+    "self.waves.filter(w, has(w.name)).all(w, self.waves.filter(v, has(v.name) && v.name == w.name).size() == 1)")
+    .message("two waves must not have one name").field_path(".waves"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.gates) || self.gates.all(g, !has(g.waves) || g.waves.all(n, self.waves.exists(w, has(w.name) && w.name == n)))")
+    .message("a gate names a wave that there is not: give the wave that name, or correct the gate's waves").field_path(".gates"))]
 pub struct RolloutStrategy {
     /// The waves, in order. Each says how far the change has spread when the wave is done, of all devices that the change concerns;
     /// the last is implied to be 100 %. Default: 1 device, then 10 %, then 100 %, without a soak. Example:
@@ -153,6 +162,11 @@ pub struct RolloutStrategy {
     /// When the rollout halts. A halt stays until a commit changes the baseline or `retry`.
     #[serde(default)]
     pub halt_after: HaltAfter,
+    /// What must hold before a wave opens. Default: nothing beside the waves before it. Example:
+    /// `[{name: slo, prometheus: {url: https://prometheus.example, query: 'avg(up{job="hosting"})', condition: '> 0.99'}}]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub gates: Vec<Gate>,
     /// Change it (any larger number) to try again the devices that failed, and to resume a halted rollout.
     #[serde(default)]
     pub retry: u32,
@@ -164,6 +178,10 @@ pub struct RolloutStrategy {
 #[x_kube(validation = Rule::new("has(self.devices) != has(self.percent)")
     .message("give exactly one of devices and percent"))]
 pub struct Wave {
+    /// A name, for gates to say which waves they guard. Default: none. Example: `production`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = LABEL))]
+    pub name: Option<String>,
     /// Devices that have the change when the wave is done. Example: `1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -196,12 +214,14 @@ fn one_u32() -> u32 {
 }
 fn default_waves() -> Vec<Wave> {
     let percent = |p| Wave {
+        name: None,
         devices: None,
         percent: Some(p),
         soak: None,
     };
     vec![
         Wave {
+            name: None,
             devices: Some(1),
             percent: None,
             soak: None,
@@ -227,6 +247,7 @@ impl Default for RolloutStrategy {
         Self {
             waves: default_waves(),
             halt_after: HaltAfter::default(),
+            gates: Vec::new(),
             retry: 0,
         }
     }

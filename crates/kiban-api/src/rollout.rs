@@ -91,6 +91,10 @@ pub struct RolloutStatus {
     /// When the present wave was done and its soak began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wave_done_at: Option<Time>,
+    /// How the pool's gates stand. Written when a state changes, not with each measurement.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub gates: Vec<GateStatus>,
     /// Set when the rollout halted; stays until a new revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halt: Option<Halt>,
@@ -100,6 +104,21 @@ pub struct RolloutStatus {
     /// `Ready`, `Reconciling`, `Stalled`, `Halted`.
     #[serde(default)]
     pub conditions: Conditions,
+}
+
+/// How a gate stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GateStatus {
+    /// Name of the gate.
+    pub name: String,
+    /// `Holds`, `Fails`, or `NoData`: not measured, or nothing that says anything came of it.
+    pub state: String,
+    /// Since when.
+    pub since: Time,
+    /// What was seen when it became so.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
 }
 
 /// Why a rollout halted.

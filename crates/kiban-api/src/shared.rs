@@ -23,6 +23,17 @@ pub const PERCENT: &str = r"^([0-9]|[1-9][0-9]|100)%$";
 pub const SHA256: &str = r"^[0-9a-fA-F]{64}$";
 /// SHA-256 as 64 hex digits, or as 32 pairs with colons, as openssl prints a fingerprint.
 pub const FINGERPRINT: &str = r"^([0-9a-fA-F]{64}|([0-9a-fA-F]{2}:){31}[0-9a-fA-F]{2})$";
+/// Name of something inside an object (RFC 1123 label).
+pub const LABEL: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// An http or https address without an account, a query or a fragment in the host's place.
+pub const PROBE_URL: &str = r"^https?://[A-Za-z0-9._:\[\]-]+(/[!-~]*)?$";
+/// Host and port.
+pub const HOST_PORT: &str = r"^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4}$";
+/// A comparison with a number: `> 0.99`.
+pub const NUMBER_CONDITION: &str =
+    r"^(>=|<=|==|!=|>|<) ?-?[0-9]{1,15}(\.[0-9]{1,15})?([eE][+-]?[0-9]{1,2})?$";
+/// The type of a Kubernetes condition.
+pub const CONDITION_TYPE: &str = r"^[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?$";
 /// An https address without an account in it.
 pub const HTTPS_URL: &str = r"^https://[A-Za-z0-9._:\[\]-]+(/[!-~]*)?$";
 /// Where an image is: https, or `file:///` for tests and the demo.

@@ -57,6 +57,7 @@ impl Fleet {
         for rollout in &objects.rollouts {
             world.upsert_rollout(convert::rollout(rollout));
         }
+        world.believe_gates(objects.taken_at);
         for operation in &objects.operations {
             world.upsert_operation(convert::operation(operation));
         }

@@ -8,6 +8,7 @@ mod budgets;
 
 use crate::{
     facts::{BaselineFacts, Outcome, PoolFacts, RolloutStatus},
+    gate::{Ailment, GateRule, GateState, HealthRule},
     plan::{NewOperation, Plan, RolloutState},
     revision,
     waiting::WaitingOn,
@@ -55,6 +56,7 @@ pub fn check(world: &World, plan: &Plan) -> Vec<Violation> {
     checker.dark();
     checker.waves();
     checker.halts();
+    checker.gates();
     checker.nothing_waits_without_a_reason();
     checker.unstarted();
     checker.violations.sort();
@@ -230,6 +232,65 @@ impl<'a> Checker<'a> {
                 self.fault("Halted", &state.name);
             }
         }
+    }
+
+    /// Nothing begins in a wave whose gate was not seen to hold a short while ago.
+    fn gates(&mut self) {
+        let granting: BTreeSet<&str> = self
+            .plan
+            .operations
+            .iter()
+            .map(|it| it.rollout.as_str())
+            .collect();
+        for state in &self.plan.rollouts {
+            let Some(pool) = self
+                .world
+                .pool(&state.pool)
+                .filter(|_| granting.contains(state.name.as_str()))
+            else {
+                continue;
+            };
+            let guards = |gate: &&GateRule| gate.waves.is_empty() || gate.waves.contains(&state.status.wave);
+            for gate in pool.gates.iter().filter(guards) {
+                let holds = match gate.health {
+                    Some(rule) => self.health_holds(state, rule),
+                    None => self.world.gate(&pool.name, &gate.name).is_some_and(|facts| {
+                        let age = self.plan.at.duration_since(facts.measured_at);
+                        facts.state == GateState::Holds && !age.is_negative() && age <= gate.max_age
+                    }),
+                };
+                if !holds {
+                    self.fault(
+                        "Gate",
+                        format!("{}: {} in wave {}", state.name, gate.name, state.status.wave),
+                    );
+                }
+            }
+        }
+    }
+
+    /// Counts the devices that came through this revision and are as wanted, as far as their own facts tell.
+    fn health_holds(&self, state: &RolloutState, rule: HealthRule) -> bool {
+        let mut counts = [0_u32; 3];
+        for (device, verdict) in self.plan.verdicts(self.world) {
+            let mine = device.pool() == state.pool
+                && device.last_revision() == Some((state.status.revision.as_str(), Outcome::Succeeded))
+                && self.world.operation(device.name()).is_none();
+            let needs = self
+                .plan
+                .assessment(verdict)
+                .is_none_or(crate::compliance::Assessment::needs_change);
+            if mine && !needs {
+                match Ailment::of(device.reach(), device.health(), device.is_fresh()) {
+                    Some(Ailment::Critical) => counts[0] += 1,
+                    Some(Ailment::Unreachable) => counts[1] += 1,
+                    Some(Ailment::Unknown) => counts[2] += 1,
+                    None => {}
+                }
+            }
+        }
+        let most = [rule.max_critical, rule.max_unreachable, rule.max_unknown];
+        counts.iter().zip(most).all(|(is, most)| *is <= most)
     }
 
     /// A device that is known to differ from its baseline moves, or waits on something.

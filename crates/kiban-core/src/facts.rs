@@ -7,7 +7,11 @@
 //! A fact is what an object says, parsed, and nothing more. The world accepts any of them in any order: a reference
 //! to something that is not there is a finding of the plan, never an error here.
 
-use crate::{amount::Amount, component::Component, component::ComponentClass};
+use crate::{
+    amount::Amount,
+    component::{Component, ComponentClass},
+    gate::{GateRule, GateStanding},
+};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -259,6 +263,9 @@ pub struct PoolFacts {
     pub halt_after_failed: u32,
     /// Changing it starts a new revision.
     pub retry: u32,
+    /// What must hold before a wave opens.
+    #[serde(default)]
+    pub gates: Vec<GateRule>,
     /// The commit that last changed it; empty when it did not come from Git.
     #[serde(default)]
     pub commit: String,
@@ -281,6 +288,7 @@ impl PoolFacts {
             waves: Vec::new(),
             halt_after_failed: 1,
             retry: 0,
+            gates: Vec::new(),
             commit: String::new(),
         }
     }
@@ -560,6 +568,9 @@ pub struct RolloutStatus {
     pub waves: u32,
     /// When the present wave was done and its soak began.
     pub wave_done_at: Option<Timestamp>,
+    /// How the pool's gates stand, in the order of the pool.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<GateStanding>,
     /// Set when it halted.
     pub halt: Option<HaltFacts>,
     /// When every device of it was done.

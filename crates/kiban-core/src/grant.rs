@@ -120,6 +120,8 @@ pub(crate) struct RolloutGate {
     /// A dark room or site in which it has devices: it goes on when that answers again.
     pub(crate) dark: Option<DomainId>,
     pub(crate) wave: WaveState,
+    /// The first gate of the present wave that is closed.
+    pub(crate) closed: Option<WaitingOn>,
     /// Devices that the change concerns.
     pub(crate) total: u32,
     /// How many more the present wave lets begin.
@@ -138,6 +140,8 @@ impl RolloutGate {
             self.halted
                 .map(|(failed, limit)| WaitingOn::Halted { failed, limit }),
             self.dark.map(|domain| WaitingOn::Dark { domain }),
+            // While the wave soaks there is nothing to open, and the soak is what is waited on.
+            self.closed.filter(|_| soak.is_none()),
             (self.room == 0).then_some(soak.unwrap_or(self.wave_refusal())),
         ]
         .into_iter()

@@ -25,6 +25,7 @@ pub mod explain;
 pub mod facts;
 pub mod finding;
 pub mod forecast;
+pub mod gate;
 mod grant;
 pub mod history;
 pub mod impact;

@@ -213,8 +213,11 @@ pub struct Plan {
     pub adopt: Vec<Adoption>,
     /// Operations that have not started and are no longer wanted, by device.
     pub withdraw: Vec<Withdrawal>,
-    /// When a plan would come out differently without any other change: the end of a soak.
+    /// When a plan would come out differently without any other change: the end of a soak, a
+    /// gate's measurement that grows too old.
     pub next_due: Option<Timestamp>,
+    /// The time that it was made for.
+    pub at: Timestamp,
     /// What is wrong with the facts, sorted.
     pub findings: Vec<Finding>,
     /// Distinct assessments, which devices share.
@@ -312,7 +315,10 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
     let mut order: Vec<usize> = (0..proposals.len()).collect();
     order.sort_by_key(|&at| proposals.get(at).map(|it| (&it.state.pool, &it.state.baseline)));
 
-    let mut plan = Plan::default();
+    let mut plan = Plan {
+        at: now,
+        ..Plan::default()
+    };
     plan.withdraw_stranded(world, &survey);
     let mut excess = survey.budgets.clone();
     for &at in &order {
@@ -426,7 +432,10 @@ impl Plan {
     }
 
     fn close(mut self, survey: Survey<'_>, proposals: Vec<Proposal>) -> Self {
-        self.next_due = proposals.iter().filter_map(|it| it.state.soak_until).min();
+        let dues = proposals
+            .iter()
+            .flat_map(|it| [it.state.soak_until, it.gates_due]);
+        self.next_due = dues.flatten().min();
         self.adopt.sort_by(|one, other| one.device.cmp(&other.device));
         self.withdraw.sort_by(|one, other| one.device.cmp(&other.device));
         self.findings = survey.findings;
@@ -488,10 +497,15 @@ fn review(world: &World, group: &GroupSurvey<'_>, proposal: &Proposal, excess: &
         .saturating_sub(group.done + group.failed)
         .saturating_sub(started);
     let dark = gate.dark.map(|domain| WaitingOn::Dark { domain });
-    let rollout = [gate.paused.then_some(WaitingOn::Paused), halted(gate), dark]
-        .into_iter()
-        .flatten()
-        .next();
+    let rollout = [
+        gate.paused.then_some(WaitingOn::Paused),
+        halted(gate),
+        dark,
+        gate.closed,
+    ]
+    .into_iter()
+    .flatten()
+    .next();
     let mut reviews = Vec::with_capacity(group.unstarted.len());
     for unstarted in &group.unstarted {
         let Some(row) = world.device_row(unstarted.device) else {

@@ -7,6 +7,7 @@
 use crate::{
     facts::{HaltFacts, RolloutFacts, RolloutStatus},
     finding::Finding,
+    gate::{self, Evidence, Judgement},
     grant::RolloutGate,
     plan::RolloutState,
     survey::{GroupSurvey, Survey},
@@ -33,6 +34,8 @@ pub(crate) struct Proposal {
     pub(crate) state: RolloutState,
     /// Whether there is, or is to be, an object for it.
     pub(crate) wanted: bool,
+    /// When its gates would be judged otherwise without any other change.
+    pub(crate) gates_due: Option<Timestamp>,
 }
 
 /// The rollouts of all groups, in the order of the groups.
@@ -90,14 +93,21 @@ fn proposal(
     let stored = old.filter(|status| status.revision == group.revision);
     let total = group.done + group.failed + group.running + group.remaining;
     let through = group.done + group.failed;
-    let halt = halt(group, stored, now);
-    let progress = Progress {
+    let complete = group.remaining + group.running + group.failed == 0;
+    let progress = |halted| Progress {
         total,
         through,
-        halted: halt.is_some(),
+        halted,
     };
-    let wave = wave::wave(&pool.waves, progress, stored, now);
-    let complete = group.remaining + group.running + group.failed == 0;
+    let judged = |wave| judge(world, group, stored, complete, wave, now);
+    let present = wave::wave(&pool.waves, progress(false), stored, now).wave;
+    let begun = through + group.running > 0 && !complete;
+    let halt = halt(group, stored, now).or_else(|| {
+        let failing = judged(present).into_iter().find(|it| it.halts && begun)?;
+        Some(gate_halt(&failing, now))
+    });
+    let wave = wave::wave(&pool.waves, progress(halt.is_some()), stored, now);
+    let gates = judged(wave.wave);
     let status = RolloutStatus {
         revision: group.revision.clone(),
         commit: stored.map_or_else(|| commit(group, old), |status| status.commit.clone()),
@@ -110,6 +120,11 @@ fn proposal(
         waves: wave.waves,
         wave_done_at: wave.done_at,
         completed_at: complete.then(|| stored.and_then(|status| status.completed_at).unwrap_or(now)),
+        gates: if complete {
+            stored.map(|status| status.gates.clone()).unwrap_or_default()
+        } else {
+            gates.iter().map(|it| it.standing.clone()).collect()
+        },
         halt,
     };
     let gate = RolloutGate {
@@ -118,6 +133,7 @@ fn proposal(
         dark: group.dark,
         room: wave.reach.saturating_sub(through).saturating_sub(group.running),
         wave,
+        closed: gates.iter().find_map(|it| it.refusal),
         total,
     };
     let state = RolloutState {
@@ -137,7 +153,42 @@ fn proposal(
     Proposal {
         gate,
         wanted: facts.is_some() || !complete,
+        gates_due: gates.iter().filter_map(|it| it.due).min(),
         state,
+    }
+}
+
+/// The gates of a rollout that is under way.
+fn judge(
+    world: &World,
+    group: &GroupSurvey<'_>,
+    stored: Option<&RolloutStatus>,
+    complete: bool,
+    wave: u32,
+    now: Timestamp,
+) -> Vec<Judgement> {
+    if complete {
+        return Vec::new();
+    }
+    gate::judge(Evidence {
+        world,
+        pool: group.pool_row,
+        ailing: group.ailing,
+        stored: stored.map_or(&[], |status| &status.gates),
+        wave,
+        now,
+    })
+}
+
+fn gate_halt(failing: &Judgement, now: Timestamp) -> HaltFacts {
+    let standing = &failing.standing;
+    HaltFacts {
+        at: now,
+        message: format!(
+            "the gate {} has not held since {}: {}; look at it, then commit a change of the baseline or of the pool's rollout.retry",
+            standing.name, standing.since, standing.message
+        ),
+        devices: Vec::new(),
     }
 }
 
@@ -148,22 +199,44 @@ fn limit(group: &GroupSurvey<'_>) -> u32 {
 
 /// A halt stays as it was written until there is another revision.
 fn halt(group: &GroupSurvey<'_>, stored: Option<&RolloutStatus>, now: Timestamp) -> Option<HaltFacts> {
-    let latched = stored.and_then(|status| status.halt.clone());
+    if let Some(latched) = stored.and_then(|status| status.halt.clone()) {
+        return Some(latched);
+    }
     let limit = limit(group);
-    latched.or_else(|| {
-        (group.failed >= limit).then(|| {
-            let devices: Vec<String> = group.failed_names.iter().take(HALT_NAMES).map(|name| (*name).to_owned()).collect();
-            let named = if group.failed_names.len() > HALT_NAMES { ", …" } else { "" };
-            HaltFacts {
-                at: now,
-                message: format!(
-                    "{} failed ({}{named}), haltAfter.failed is {limit}: look at them, then commit a change of the baseline or of the pool's rollout.retry",
-                    group.failed,
-                    devices.join(", ")
-                ),
-                devices,
-            }
-        })
+    // What loses its health while its wave soaks is what the soak is for.
+    let soaks = stored.is_some_and(|status| status.wave_done_at.is_some());
+    let lost: &[&str] = if soaks { &group.lost_names } else { &[] };
+    if group.failed_names.len() + lost.len() < limit as usize {
+        return None;
+    }
+    let named = |names: &[&str]| {
+        let more = if names.len() > HALT_NAMES { ", …" } else { "" };
+        let first: Vec<&str> = names.iter().take(HALT_NAMES).copied().collect();
+        format!("{}{more}", first.join(", "))
+    };
+    let mut what = Vec::new();
+    if !group.failed_names.is_empty() {
+        what.push(format!(
+            "{} failed ({})",
+            group.failed,
+            named(&group.failed_names)
+        ));
+    }
+    if !lost.is_empty() {
+        what.push(format!(
+            "{} in critical health since the change ({})",
+            lost.len(),
+            named(lost)
+        ));
+    }
+    let devices = group.failed_names.iter().chain(lost).take(HALT_NAMES);
+    Some(HaltFacts {
+        at: now,
+        message: format!(
+            "{}, haltAfter.failed is {limit}: look at them, then commit a change of the baseline or of the pool's rollout.retry",
+            what.join(" and ")
+        ),
+        devices: devices.map(|name| (*name).to_owned()).collect(),
     })
 }
 

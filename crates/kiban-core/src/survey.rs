@@ -8,6 +8,7 @@ use crate::{
     compliance::{Assessment, Compliance, DifferenceKind},
     facts::{FailureDomain, Outcome, Reach},
     finding::Finding,
+    gate::Ailing,
     grant::{Subject, Through},
     plan::{BaselineSummary, PoolSummary, Verdict},
     waiting::WaitingOn,
@@ -72,6 +73,10 @@ pub(crate) struct GroupSurvey<'a> {
     /// A dark room or site in which it has a device, of the first by name.
     pub(crate) dark: Option<DomainId>,
     pub(crate) failed_names: Vec<&'a str>,
+    /// Of those done, the ones that are out of order now.
+    pub(crate) ailing: Ailing,
+    /// Of those done, the ones whose health is critical now.
+    pub(crate) lost_names: Vec<&'a str>,
     pub(crate) candidates: Vec<Candidate>,
     pub(crate) unstarted: Vec<Unstarted>,
 }
@@ -422,6 +427,8 @@ impl<'a> Survey<'a> {
             remaining: 0,
             dark: None,
             failed_names: Vec::new(),
+            ailing: Ailing::default(),
+            lost_names: Vec::new(),
             candidates: Vec::new(),
             unstarted: Vec::new(),
         });
@@ -603,7 +610,12 @@ impl<'a> GroupSurvey<'a> {
             self.running += 1;
         } else {
             match subject.through {
-                Some(Through::Done) => self.done += 1,
+                Some(Through::Done) => {
+                    self.done += 1;
+                    if self.ailing.count(subject.row) {
+                        self.lost_names.push(name);
+                    }
+                }
                 Some(Through::Failed | Through::Reverted) => {
                     self.failed += 1;
                     self.failed_names.push(name);

@@ -5,6 +5,7 @@
 
 use crate::{
     component::ComponentClass,
+    gate::{Ailment, Closed},
     world::{DeviceId, DomainId, Sym, World},
 };
 use jiff::Timestamp;
@@ -148,6 +149,30 @@ pub enum WaitingOn {
         /// Devices that the change concerns.
         total: u32,
     },
+    /// A gate of its wave is closed.
+    Gate {
+        /// Pool.
+        pool: Sym,
+        /// The gate's name.
+        gate: Sym,
+        /// Why it is closed.
+        closed: Closed,
+        /// The wave, from 1.
+        wave: u16,
+    },
+    /// Too many of the devices that have the change are out of order.
+    GateHealth {
+        /// The gate's name.
+        gate: Sym,
+        /// What is wrong with them.
+        ailment: Ailment,
+        /// The wave, from 1.
+        wave: u16,
+        /// How many they are.
+        is: u32,
+        /// How many may be.
+        most: u32,
+    },
     /// The pool's budget is used up.
     Budget {
         /// Pool.
@@ -237,6 +262,8 @@ impl WaitingOn {
             Self::Halted { .. } => "Halted",
             Self::Soak { .. } => "Soak",
             Self::Wave { .. } => "Wave",
+            Self::Gate { .. } => "Gate",
+            Self::GateHealth { .. } => "GateHealth",
             Self::Budget { .. } => "Budget",
             Self::Domain { .. } => "Domain",
             Self::ServiceBudget { .. } => "ServiceBudget",
@@ -258,6 +285,10 @@ impl WaitingOn {
                 | Self::Stale
                 | Self::Soak { .. }
                 | Self::Wave { .. }
+                | Self::Gate {
+                    closed: Closed::NotMeasured | Closed::NotForLong,
+                    ..
+                }
                 | Self::Budget { .. }
                 | Self::Domain { .. }
                 | Self::ServiceBudget { .. }
@@ -374,6 +405,9 @@ impl fmt::Display for Sentence<'_> {
             WaitingOn::Reverted => f.write_str(
                 "it reached the baseline in this revision and then read differently: look, then raise rollout.retry",
             ),
+            WaitingOn::Halted { failed, limit } if failed < limit => f.write_str(
+                "its rollout halted, as its Halted condition says; a commit to the baseline or to rollout.retry resumes it",
+            ),
             WaitingOn::Halted { failed, limit } => write!(
                 f,
                 "its rollout halted: {failed} failed, {limit} halts; a commit to the baseline or to rollout.retry resumes it"
@@ -385,6 +419,23 @@ impl fmt::Display for Sentence<'_> {
             WaitingOn::Wave { wave, waves, reach, total } => {
                 write!(f, "wave {wave} of {waves} is open and reaches {reach} of {total} devices: this one comes later")
             }
+            WaitingOn::Gate { pool, gate, closed, wave } => {
+                write!(f, "wave {wave} opens only while the gate {} holds", text(gate))?;
+                let seen = self.world.gate(text(pool), text(gate)).map_or("", |it| it.message.as_str());
+                match closed {
+                    Closed::NotMeasured => f.write_str(", which has not been measured yet"),
+                    Closed::NoData => write!(f, ", and nothing is known of it: {seen}"),
+                    Closed::Stale => f.write_str(", and its last measurement is too old"),
+                    Closed::Fails => write!(f, ", which it does not: {seen}"),
+                    Closed::NotForLong => f.write_str(", and it has not held for long enough yet"),
+                }
+            }
+            WaitingOn::GateHealth { gate, ailment, wave, is, most } => write!(
+                f,
+                "wave {wave} opens only while the gate {} holds, which it does not: {is} of the devices that have the change are {}, {most} may be",
+                text(gate),
+                ailment.as_str()
+            ),
             _ if self.waiting.is_never() => self.never(f),
             WaitingOn::Budget { pool, unavailable, allowed } => write!(
                 f,

@@ -18,6 +18,7 @@ mod reached;
 use crate::facts::{
     BaselineFacts, DeviceFacts, ModelFacts, OperationFacts, Outcome, PolicyFacts, PoolFacts, RolloutFacts,
 };
+use crate::gate::GateFacts;
 pub use device::{Device, DeviceId};
 pub(crate) use device::{DeviceRow, IdentityMatch};
 pub use firmware::FirmwareSet;
@@ -80,6 +81,8 @@ pub struct World {
     /// two watches do not agree on an order. Until the device catches up it is not touched.
     echoes: BTreeMap<String, OperationRow>,
     policy: PolicyFacts,
+    /// What was measured of gates, by pool and gate.
+    gates: BTreeMap<(String, String), GateFacts>,
 }
 
 impl World {
@@ -167,6 +170,9 @@ impl World {
 
     /// Takes in what a pool says now.
     pub fn upsert_pool(&mut self, facts: PoolFacts) -> bool {
+        for gate in &facts.gates {
+            self.interner.intern(&gate.name);
+        }
         let row = PoolRow {
             name: self.interner.intern(&facts.name),
             service: self.interner.intern(&facts.service),
@@ -179,6 +185,39 @@ impl World {
         };
         let old = self.pools.insert(row.facts.name.clone(), row.clone());
         old != Some(row)
+    }
+
+    /// Takes in what was measured of all gates: what is not there is not known any more.
+    pub fn set_gates(&mut self, gates: impl IntoIterator<Item = GateFacts>) {
+        self.gates = gates
+            .into_iter()
+            .map(|facts| ((facts.pool.clone(), facts.name.clone()), facts))
+            .collect();
+    }
+
+    /// Takes the gates for what the rollouts' statuses say of them, as of `now`: for a reader that cannot measure.
+    pub fn believe_gates(&mut self, now: jiff::Timestamp) {
+        let standing = self.rollouts.values().flat_map(|rollout| {
+            let gates = rollout.status.iter().flat_map(|status| &status.gates);
+            gates.map(|gate| GateFacts {
+                pool: rollout.pool.clone(),
+                name: gate.name.clone(),
+                state: gate.state,
+                measured_at: now,
+                message: gate.message.clone(),
+            })
+        });
+        let standing: Vec<GateFacts> = standing.collect();
+        self.set_gates(standing);
+    }
+
+    /// What was measured of a gate.
+    #[must_use]
+    pub fn gate(&self, pool: &str, gate: &str) -> Option<&GateFacts> {
+        // Few pools have gates, and few gates: no key is made for a look.
+        self.gates
+            .values()
+            .find(|facts| facts.pool == pool && facts.name == gate)
     }
 
     /// Forgets a pool.

@@ -6,8 +6,16 @@
 mod fleet;
 
 use fleet::*;
-use jiff::Timestamp;
-use kiban_core::{Plan, World, amount::Amount, check::check, facts::*, plan, plan::RolloutState};
+use jiff::{SignedDuration, Timestamp};
+use kiban_core::{
+    Plan, World,
+    amount::Amount,
+    check::check,
+    facts::*,
+    gate::{GateFacts, GateRule, GateState, HealthRule},
+    plan,
+    plan::RolloutState,
+};
 use std::fmt::Write;
 
 fn checked(world: &World, now: Timestamp) -> Plan {
@@ -838,4 +846,141 @@ fn the_checker_finds_what_a_planner_must_not_do() {
         rules(&world, &good),
         ["Held", "RightMachine", "UnavailableIsNotUpdated"]
     );
+}
+
+/// A pool whose second wave waits for a measured gate, and halts where it fails for five minutes.
+fn gated_pool() -> PoolFacts {
+    PoolFacts {
+        waves: vec![wave(Amount::Count(1), 60), wave(Amount::Percent(100), 0)],
+        gates: vec![GateRule {
+            name: "slo".into(),
+            waves: vec![2],
+            max_age: SignedDuration::from_secs(60),
+            hold_for: SignedDuration::ZERO,
+            halt: true,
+            failure_threshold: SignedDuration::from_secs(300),
+            health: None,
+        }],
+        ..pool("hosting", Amount::Percent(100), 4)
+    }
+}
+
+fn measure(world: &mut World, state: GateState, now: Timestamp) {
+    world.set_gates([GateFacts {
+        pool: "hosting".into(),
+        name: "slo".into(),
+        state,
+        measured_at: now,
+        message: "0.5 is not > 0.9".into(),
+    }]);
+}
+
+#[test]
+fn a_gate_opens_its_wave_and_closes_it_again() {
+    let mut world = fleet(8, gated_pool());
+    let (_, granted) = tick(&mut world, at(0));
+    assert_eq!(granted, ["d00"], "the first wave is not guarded");
+    succeed(&mut world, "d00", at(10));
+    let (soaks, _) = tick(&mut world, at(10));
+    assert_eq!(reason(&world, &soaks, "d01"), Some("Soak"));
+    let (unmeasured, granted) = tick(&mut world, at(70));
+    assert_eq!(
+        (reason(&world, &unmeasured, "d01"), granted.len()),
+        (Some("Gate"), 0)
+    );
+    measure(&mut world, GateState::NoData, at(80));
+    assert_eq!(tick(&mut world, at(80)).1.len(), 0);
+    measure(&mut world, GateState::Holds, at(90));
+    let (opened, granted) = tick(&mut world, at(90));
+    assert_eq!(granted.len(), 7);
+    assert_eq!(opened.next_due, Some(at(150)), "when the measurement is too old");
+    // What has not started when the gate closes does not start.
+    measure(&mut world, GateState::Fails, at(100));
+    let (closed, _) = tick(&mut world, at(100));
+    assert_eq!(closed.withdraw.len(), 7);
+    assert!(closed.withdraw.iter().all(|it| it.reason == "Gate"));
+}
+
+#[test]
+fn a_gate_that_fails_for_too_long_halts_and_the_halt_outlives_it() {
+    let mut world = fleet(8, gated_pool());
+    tick(&mut world, at(0));
+    succeed(&mut world, "d00", at(10));
+    measure(&mut world, GateState::Fails, at(100));
+    let (failing, _) = tick(&mut world, at(100));
+    assert_eq!(rollout(&failing).status.halt, None);
+    measure(&mut world, GateState::Fails, at(400));
+    let (halted, _) = tick(&mut world, at(400));
+    let halt = rollout(&halted).status.halt.clone().unwrap();
+    assert!(
+        halt.message.contains("the gate slo has not held since"),
+        "{}",
+        halt.message
+    );
+    measure(&mut world, GateState::Holds, at(410));
+    let (later, granted) = tick(&mut world, at(410));
+    assert_eq!(
+        (reason(&world, &later, "d01"), granted.len()),
+        (Some("Halted"), 0)
+    );
+}
+
+#[test]
+fn health_that_is_lost_closes_the_gate_and_in_the_soak_it_halts() {
+    let rule = GateRule {
+        name: "canaries".into(),
+        waves: Vec::new(),
+        max_age: SignedDuration::from_secs(60),
+        hold_for: SignedDuration::ZERO,
+        halt: false,
+        failure_threshold: SignedDuration::ZERO,
+        health: Some(HealthRule::default()),
+    };
+    let facts = PoolFacts {
+        gates: vec![rule],
+        halt_after_failed: 2,
+        ..gated_pool()
+    };
+    let mut world = fleet(8, facts);
+    tick(&mut world, at(0));
+    succeed(&mut world, "d00", at(10));
+    tick(&mut world, at(10));
+    let mut sick = device("d00", "hosting", "r0", NEW);
+    sick.health = Health::Critical;
+    sick.last_operation = Some(LastOperationFacts {
+        id: "x".into(),
+        revision: rollout(&checked(&world, at(10))).status.revision.clone(),
+        outcome: Outcome::Succeeded,
+        finished_at: at(10),
+    });
+    world.upsert_device(&sick);
+    let (closed, granted) = tick(&mut world, at(75));
+    assert_eq!(
+        (reason(&world, &closed, "d01"), granted.len()),
+        (Some("GateHealth"), 0)
+    );
+    assert_eq!(rollout(&closed).status.halt, None, "one of two");
+    // The same with the default limit, while the wave still soaks.
+    let mut strict = PoolFacts {
+        gates: Vec::new(),
+        halt_after_failed: 1,
+        ..gated_pool()
+    };
+    strict.waves = vec![wave(Amount::Count(1), 1000), wave(Amount::Percent(100), 0)];
+    let mut world = fleet(8, strict);
+    tick(&mut world, at(0));
+    succeed(&mut world, "d00", at(10));
+    tick(&mut world, at(10));
+    sick.last_operation.as_mut().unwrap().revision =
+        rollout(&checked(&world, at(10))).status.revision.clone();
+    world.upsert_device(&sick);
+    let (halted, _) = tick(&mut world, at(20));
+    let halt = rollout(&halted).status.halt.clone().unwrap();
+    assert!(
+        halt.message
+            .contains("1 in critical health since the change (d00)"),
+        "{}",
+        halt.message
+    );
+    assert_eq!(halt.devices, ["d00"]);
 }

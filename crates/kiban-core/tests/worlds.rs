@@ -7,7 +7,16 @@
 mod fleet;
 
 use fleet::*;
-use kiban_core::{World, amount::Amount, check::check, component::ComponentClass, facts::*, plan};
+use jiff::SignedDuration;
+use kiban_core::{
+    World,
+    amount::Amount,
+    check::check,
+    component::ComponentClass,
+    facts::*,
+    gate::{GateFacts, GateRule, GateState, HealthRule},
+    plan,
+};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -60,15 +69,30 @@ fn a_pool(name: &'static str) -> impl Strategy<Value = PoolFacts> {
         prop::option::weighted(0.2, 0_u32..5),
         -1_i32..2,
         prop::bool::weighted(0.7),
+        prop::collection::vec(a_gate(), 0..2),
     )
         .prop_map(
-            move |(max, per_domain, waves, halt, retry, domain, two, domains, at_most, priority, served)| {
+            move |(
+                max,
+                per_domain,
+                waves,
+                halt,
+                retry,
+                domain,
+                two,
+                domains,
+                at_most,
+                priority,
+                served,
+                gates,
+            )| {
                 PoolFacts {
                     domains,
                     at_most,
                     priority,
                     service: if served { "hosting".into() } else { String::new() },
                     waves,
+                    gates,
                     halt_after_failed: halt,
                     retry,
                     domain,
@@ -81,6 +105,48 @@ fn a_pool(name: &'static str) -> impl Strategy<Value = PoolFacts> {
                 }
             },
         )
+}
+
+/// A gate of any kind; mostly it guards another wave than the present one, so that there is more to see than gates.
+fn a_gate() -> impl Strategy<Value = GateRule> {
+    (
+        prop::sample::select(vec![vec![], vec![1], vec![2], vec![3, 4]]),
+        0_i64..600_000,
+        0_i64..3,
+        any::<bool>(),
+        prop::option::of((0_u32..3, 0_u32..3, 0_u32..3)),
+    )
+        .prop_map(|(waves, max_age, failure, halt, health)| GateRule {
+            name: "slo".into(),
+            waves,
+            max_age: SignedDuration::from_secs(max_age),
+            hold_for: SignedDuration::ZERO,
+            halt,
+            failure_threshold: SignedDuration::from_secs(failure),
+            health: health.map(|(max_critical, max_unreachable, max_unknown)| HealthRule {
+                max_critical,
+                max_unreachable,
+                max_unknown,
+            }),
+        })
+}
+
+/// What was measured of the pools' gates at second 0: each state is some gate's.
+fn measurements(pools: &[PoolFacts]) -> impl Iterator<Item = GateFacts> {
+    let gates = pools
+        .iter()
+        .flat_map(|pool| pool.gates.iter().map(|gate| (pool.name.clone(), gate)));
+    gates.map(|(pool, gate)| GateFacts {
+        pool,
+        name: gate.name.clone(),
+        state: match gate.failure_threshold.as_secs() {
+            0 => GateState::Fails,
+            1 => GateState::NoData,
+            _ => GateState::Holds,
+        },
+        measured_at: at(0),
+        message: String::new(),
+    })
 }
 
 /// One device in any state, with the operation on it, if any.
@@ -347,6 +413,7 @@ fn build(facts: &Facts, backwards: bool) -> World {
     for pool in &facts.pools {
         world.upsert_pool(pool.clone());
     }
+    world.set_gates(measurements(&facts.pools));
     for baseline in &facts.baselines {
         world.upsert_baseline(baseline.clone());
     }
@@ -635,6 +702,7 @@ fn random_worlds_meet_every_rule() {
         "Failed",
         "FleetBudget",
         "FleetDomain",
+        "Gate",
         "Halted",
         "Held",
         "Image",

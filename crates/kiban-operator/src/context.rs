@@ -1,7 +1,7 @@
 //! What every activity is given.
 
 use crate::{
-    clock::Clock, config::Config, events::Events, inventory::Inventories, metrics::Metrics,
+    clock::Clock, config::Config, events::Events, gate::Measured, inventory::Inventories, metrics::Metrics,
     plan::notes::Notes, secrets::Secrets, store::Stores, writer::Writer,
 };
 use kube::Client;
@@ -34,6 +34,8 @@ pub struct Context {
     pub inventories: Inventories,
     /// What the planner, while this replica plans, has to say of devices: taken along by whoever writes a device's status.
     pub notes: Notes,
+    /// What was measured of the pools' gates, while this replica plans.
+    pub gates: Measured,
     /// Woken when someone wants Git to be looked at now.
     pub look_at_git: Arc<Notify>,
     /// Ends when the process is asked to stop.

@@ -23,6 +23,7 @@ pub mod config;
 pub mod context;
 pub mod events;
 pub mod execute;
+pub mod gate;
 pub mod health;
 pub mod inventory;
 pub mod lease;

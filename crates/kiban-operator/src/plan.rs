@@ -40,7 +40,7 @@ pub async fn run(context: Context, tenure: Tenure) {
         }
     }
     let mut planner = Planner {
-        keeper: Keeper::new(&context.stores),
+        keeper: Keeper::new(&context.stores, &context.gates),
         written: Written::default(),
         context: context.clone(),
         tenure: tenure.clone(),
@@ -70,7 +70,7 @@ pub async fn run(context: Context, tenure: Tenure) {
             Err(_) => {
                 context.metrics.panics.inc();
                 tracing::error!("planning panicked; the world is built anew");
-                planner.keeper = Keeper::new(&context.stores);
+                planner.keeper = Keeper::new(&context.stores, &context.gates);
                 wait = AFTER_FAILURE.saturating_mul(10);
                 Some("Panicked")
             }

@@ -5,7 +5,9 @@ use crate::{
     config::{Config, ConfigError},
     context::Context,
     events::Events,
-    execute, health,
+    execute,
+    gate::{self, Measured},
+    health,
     inventory::Inventories,
     lease::{self, Tenure},
     ledger,
@@ -164,6 +166,7 @@ fn context(
         stores,
         inventories,
         notes: plan::notes::Notes::default(),
+        gates: Measured::default(),
         look_at_git: Arc::default(),
         cancel,
         clock,
@@ -214,6 +217,7 @@ async fn led(context: Context, tenure: Tenure) {
     let mut activities = tokio::task::JoinSet::new();
     activities.spawn(sync::run(context.clone(), tenure.clone()));
     activities.spawn(plan::run(context.clone(), tenure.clone()));
+    activities.spawn(gate::run(context.clone(), tenure.clone()));
     activities.spawn(ledger::run(context.clone(), tenure.clone()));
     while let Some(ended) = activities.join_next().await {
         if let Err(error) = ended
@@ -227,5 +231,6 @@ async fn led(context: Context, tenure: Tenure) {
     }
     // What this planner meant to say is the next one's to say.
     context.notes.clear();
+    context.gates.clear();
     context.metrics.leader.set(0);
 }

@@ -48,7 +48,7 @@ struct SystemProgram {
     debian: &'static str,
 }
 
-const SYSTEM_PROGRAMS: [SystemProgram; 5] = [
+const SYSTEM_PROGRAMS: [SystemProgram; 6] = [
     SystemProgram {
         name: "git",
         dirs: &[],
@@ -72,6 +72,12 @@ const SYSTEM_PROGRAMS: [SystemProgram; 5] = [
         dirs: &["/usr/sbin"],
         skips: "Git over https",
         debian: "fcgiwrap",
+    },
+    SystemProgram {
+        name: "prometheus",
+        dirs: &[],
+        skips: "gates that ask a real Prometheus",
+        debian: "prometheus",
     },
     SystemProgram {
         name: "zstd",

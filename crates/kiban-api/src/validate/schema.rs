@@ -438,6 +438,17 @@ fn in_words(pattern: &str) -> (String, &'static str) {
         shared::IMAGE_URL => ("an https:// address of a file, without an account in it", ""),
         shared::VERSION => ("a version in printable ASCII, without blanks around it", ""),
         shared::LINE => ("one line without control characters", ""),
+        shared::LABEL => ("a name of lower-case letters, digits and -", ""),
+        shared::PROBE_URL => (
+            "an http:// or https:// address without an account in it",
+            "accounts belong into a Secret, named by credentials",
+        ),
+        shared::HOST_PORT => ("a host and a port such as storage.example:3260", ""),
+        shared::NUMBER_CONDITION => (
+            "a comparison such as > 0.99",
+            "one of > >= < <= == != and a number",
+        ),
+        shared::CONDITION_TYPE => ("the type of a condition such as Ready", ""),
         shared::DATE => ("a date such as 2026-11-24", ""),
         shared::UUID => ("a UUID such as 4c4c4544-0058-4b10-8032-b7c04f4d3133", ""),
         shared::SERIAL => ("a serial number of letters, digits and - . _ / :", ""),

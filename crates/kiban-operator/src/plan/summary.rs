@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kiban_api::{
     FirmwareBaseline, FirmwareBaselineStatus, FleetPolicy, FleetPolicyStatus, HardwarePool,
-    HardwarePoolStatus, Rollout, RolloutStatus, rollout::Halt,
+    HardwarePoolStatus, Rollout, RolloutStatus,
+    rollout::{GateStatus, Halt},
 };
 use kiban_core::plan::{BaselineSummary, Plan, PoolSummary, RolloutState};
 
@@ -27,6 +28,16 @@ pub fn rollout(object: &Rollout, state: &RolloutState, now: Timestamp) -> Rollou
         wave_summary: format!("{}/{}", wanted.wave, wanted.waves),
         progress: format!("{}/{}", wanted.done, wanted.total),
         wave_done_at: wanted.wave_done_at.map(Time),
+        gates: wanted
+            .gates
+            .iter()
+            .map(|gate| GateStatus {
+                name: gate.name.clone(),
+                state: gate.state.as_str().to_owned(),
+                since: Time(gate.since),
+                message: gate.message.clone(),
+            })
+            .collect(),
         halt: wanted.halt.as_ref().map(|halt| Halt {
             at: Time(halt.at),
             message: halt.message.clone(),
@@ -117,6 +128,7 @@ pub fn is_milestone(before: Option<&RolloutStatus>, after: &RolloutStatus) -> bo
         ) || before.wave_done_at != after.wave_done_at
             || before.completed_at != after.completed_at
             || before.started_at != after.started_at
+            || before.gates != after.gates
             || before.halt.is_some() != after.halt.is_some()
     })
 }

@@ -3,7 +3,10 @@
 //! What cannot be understood is taken the safe way: an unreadable policy pauses, an unreadable operation counts as one
 //! that is under way, an unreadable pool or baseline moves nothing.
 
-use crate::store::{Stores, Subscription};
+use crate::{
+    gate::Measured,
+    store::{Stores, Subscription},
+};
 use jiff::Timestamp;
 use kiban_api::convert;
 use kiban_core::{
@@ -23,6 +26,7 @@ pub struct Keeper {
     /// Pools and baselines that could not be understood, with why: kind and name.
     pub broken: BTreeMap<(&'static str, String), String>,
     stores: Stores,
+    gates: Measured,
     policies: Subscription,
     models: Subscription,
     devices: Subscription,
@@ -35,11 +39,12 @@ pub struct Keeper {
 impl Keeper {
     /// A world of all that is known. What changes from now on is taken in by [`Keeper::refresh`].
     #[must_use]
-    pub fn new(stores: &Stores) -> Self {
+    pub fn new(stores: &Stores, gates: &Measured) -> Self {
         let mut keeper = Self {
             world: World::new(),
             broken: BTreeMap::new(),
             stores: stores.clone(),
+            gates: gates.clone(),
             policies: stores.policies.subscribe(),
             models: stores.models.subscribe(),
             devices: stores.devices.subscribe(),
@@ -68,6 +73,7 @@ impl Keeper {
             keeper.world.upsert_operation(convert::operation(&object));
         }
         keeper.undecodable_operations();
+        keeper.world.set_gates(gates.all());
         keeper
     }
 
@@ -82,6 +88,7 @@ impl Keeper {
             () = self.baselines.woken() => {}
             () = self.rollouts.woken() => {}
             () = self.operations.woken() => {}
+            () = self.gates.woken() => {}
         }
     }
 
@@ -122,6 +129,7 @@ impl Keeper {
             };
         }
         self.undecodable_operations();
+        self.world.set_gates(self.gates.all());
         devices
     }
 

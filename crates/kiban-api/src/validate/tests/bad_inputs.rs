@@ -288,6 +288,67 @@ fn cases() -> Vec<(&'static str, String, &'static str)> {
             "the BMC of b is that of a, too",
         ),
         (
+            "28 a gate that is nothing",
+            pool("  rollout: {gates: [{name: slo}]}\n"),
+            "give exactly one of deviceHealth, tcp, http, prometheus and condition",
+        ),
+        (
+            "28 a gate that is two things",
+            pool("  rollout: {gates: [{name: slo, deviceHealth: {}, tcp: {address: 'a.example:80'}}]}\n"),
+            "give exactly one of deviceHealth, tcp, http, prometheus and condition",
+        ),
+        (
+            "28 a gate for a wave that there is not",
+            pool(
+                "  rollout: {waves: [{name: all, percent: 100}], gates: [{name: slo, deviceHealth: {}, waves: [al]}]}\n",
+            ),
+            "a gate names a wave that there is not",
+        ),
+        (
+            "28 two waves of one name",
+            pool("  rollout: {waves: [{name: a, devices: 1}, {name: a, percent: 100}]}\n"),
+            "two waves must not have one name",
+        ),
+        (
+            "28 two gates of one name",
+            pool("  rollout: {gates: [{name: slo, deviceHealth: {}}, {name: slo, deviceHealth: {}}]}\n"),
+            "slo",
+        ),
+        (
+            "28 a gate that no measurement could open",
+            pool("  rollout: {gates: [{name: slo, deviceHealth: {}, maxAge: 0s}]}\n"),
+            "with maxAge 0s no measurement would ever be young enough",
+        ),
+        (
+            "28 a gate without time to measure",
+            pool("  rollout: {gates: [{name: slo, deviceHealth: {}, timeout: 0s}]}\n"),
+            "with timeout 0s nothing would ever be measured",
+        ),
+        (
+            "28 a condition in words",
+            pool(
+                "  rollout: {gates: [{name: slo, prometheus: {url: 'https://p.example', query: up, condition: 'above 1'}}]}\n",
+            ),
+            "must be a comparison such as > 0.99",
+        ),
+        (
+            "28 an account in an address",
+            pool("  rollout: {gates: [{name: slo, http: {url: 'https://me:secret@p.example/'}}]}\n"),
+            "accounts belong into a Secret",
+        ),
+        (
+            "28 a port that is none",
+            pool("  rollout: {gates: [{name: slo, tcp: {address: a.example}}]}\n"),
+            "a host and a port such as storage.example:3260",
+        ),
+        (
+            "28 gates as they should be",
+            pool(
+                "  rollout: {waves: [{name: a, devices: 1}], gates: [{name: slo, waves: [a], prometheus: {url: 'https://p.example', query: 'avg(up)', condition: '> 0.99'}}]}\n",
+            ),
+            "Warning fleet.yaml:3:18 metadata.name: no device is in the pool a",
+        ),
+        (
             "27 an empty pool",
             pool(""),
             "Warning fleet.yaml:3:18 metadata.name: no device is in the pool a",
