@@ -78,6 +78,9 @@ pub enum Command {
     Plan(PlanArgs),
     /// When each wave and the whole would be done: the plan played on a virtual clock
     Forecast(ForecastArgs),
+    /// How one rollout stands, and the change to commit that resumes it
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
     /// Check every safety rule over the fleet and its plan once more, apart from the planner
     Check(CheckArgs),
     /// Write the fleet's objects to a file, to plan and explain offline. There is no secret in it
@@ -162,6 +165,44 @@ pub struct ForecastArgs {
     /// How many days to look ahead.
     #[arg(long, value_name = "N", default_value_t = 90, value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub days: u16,
+    /// Where the facts come from.
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// `rollout`
+#[derive(Debug, Subcommand)]
+pub enum RolloutCommand {
+    /// Its waves, progress, soak, why it is halted, and when it would be done
+    Status(RolloutStatusArgs),
+    /// Show, or make in a work tree, the change to commit that resumes a halted rollout and tries again what failed
+    #[command(visible_alias = "resume")]
+    Retry(RolloutRetryArgs),
+}
+
+/// `rollout status`
+#[derive(Debug, Args)]
+pub struct RolloutStatusArgs {
+    /// The rollout. Example: hosting-r650-2026q4
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Stay, and redraw when something changes. Ctrl-C ends it.
+    #[arg(short, long, conflicts_with = "snapshot")]
+    pub watch: bool,
+    /// Where the facts come from.
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// `rollout retry`
+#[derive(Debug, Args)]
+pub struct RolloutRetryArgs {
+    /// The rollout. Example: hosting-r650-2026q4
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Make the change in this work tree; comments and order stay. Nothing is committed.
+    #[arg(long, value_name = "DIR")]
+    pub repo: Option<PathBuf>,
     /// Where the facts come from.
     #[command(flatten)]
     pub source: SourceArgs,

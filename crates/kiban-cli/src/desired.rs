@@ -116,6 +116,25 @@ pub fn validated(
         .hint("mend what is shown above; `kubectl kiban validate` checks it again"))
 }
 
+/// The documents of files that validate on their own.
+pub fn documents(files: &Files, global: &Global) -> Result<Vec<SourceObject>, Failure> {
+    let borrowed: Vec<validate::File<'_>> = files
+        .iter()
+        .map(|(path, bytes)| validate::File { path, bytes })
+        .collect();
+    let options = Options {
+        namespace: global.namespace.clone().unwrap_or_default(),
+        existing: Some(BTreeSet::new()),
+    };
+    let validated = validate::validate(&borrowed, &options);
+    // What refers to an object that is not here is for `plan` to say; what cannot be read has no document.
+    if validated.documents != validated.objects.len() {
+        return Err(Failure::new(validate::summary(&validated).trim())
+            .hint("`kubectl kiban validate` shows what is wrong"));
+    }
+    Ok(validated.objects)
+}
+
 /// Objects that do not come from the repository: the files may refer to them.
 fn existing(snapshot: &Snapshot, owner: Option<&str>) -> BTreeSet<(String, String)> {
     let mut found = BTreeSet::new();

@@ -20,6 +20,7 @@ pub mod output;
 pub mod plan;
 pub mod probe;
 pub mod reference;
+pub mod rollout;
 pub mod snapshot;
 pub mod status;
 pub mod validate;
@@ -38,6 +39,7 @@ pub async fn run() -> ExitCode {
         Command::History(args) => history::run(&cli.global, args).await,
         Command::Plan(args) => plan::run(&cli.global, args).await,
         Command::Forecast(args) => forecast::run(&cli.global, args).await,
+        Command::Rollout(command) => rollout::run(&cli.global, command).await,
         Command::Check(args) => check::run(&cli.global, args).await,
         Command::Snapshot(args) => snapshot::run(&cli.global, args).await,
         Command::Validate(args) => validate::run(&cli.global, args),

@@ -231,3 +231,46 @@ fn every_failure_says_what_to_do_next() {
         );
     }
 }
+
+/// The fleet of the snapshot with the r650's wanted BIOS raised: the first version in the file is the baseline's.
+fn after_the_commit(folder: &std::path::Path) -> String {
+    let text = std::fs::read_to_string(root().join(SNAPSHOT)).unwrap();
+    let raised = text.replacen("version: 1.14.1", "version: 1.15.2", 1);
+    assert_ne!(raised, text);
+    let path = folder.join("after.yaml");
+    std::fs::write(&path, raised).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_rollout_is_told_and_its_retry_is_a_change_to_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let snapshot = after_the_commit(folder.path());
+    let name = "hosting-r650-2026q4";
+    let status = golden(0, 100, &["rollout", "status", name, "--snapshot", &snapshot]);
+    insta::assert_snapshot!("rollout_status", status);
+    let shown = golden(0, 100, &["rollout", "retry", name, "--snapshot", &snapshot]);
+    insta::assert_snapshot!("rollout_retry", shown);
+
+    let repo = folder.path().join("fleet");
+    std::fs::create_dir(&repo).unwrap();
+    let pools = std::fs::read_to_string(root().join(REPO).join("pools.yaml")).unwrap();
+    std::fs::write(repo.join("pools.yaml"), &pools).unwrap();
+    let args = [
+        "rollout",
+        "resume",
+        name,
+        "--snapshot",
+        &snapshot,
+        "--repo",
+        repo.to_str().unwrap(),
+    ];
+    golden(0, 100, &args);
+    let changed = std::fs::read_to_string(repo.join("pools.yaml")).unwrap();
+    let differing: Vec<&str> = changed.lines().filter(|line| !pools.contains(line)).collect();
+    assert_eq!(differing, ["    retry: 1"]);
+
+    let (code, _, err) = run(100, &["rollout", "status", "none", "--snapshot", &snapshot]);
+    assert_eq!(code, 1);
+    assert!(err.contains("\nhint: there is "), "{err}");
+}

@@ -240,6 +240,32 @@ pub fn updates(world: &World, plan: &Plan, device: &str) -> Vec<String> {
     }
 }
 
+/// What the devices of one rollout, or of all, wait on: the most frequent first.
+#[must_use]
+pub fn waiting(world: &World, plan: &Plan, rollout: Option<&str>) -> Vec<Waiting> {
+    let mut found: BTreeMap<&'static str, Waiting> = BTreeMap::new();
+    for (device, verdict) in plan.verdicts(world) {
+        let of_it = rollout.is_none_or(|name| plan.rollout(verdict).is_some_and(|state| state.name == name));
+        let Some(waiting) = verdict.waiting.filter(|_| of_it) else {
+            continue;
+        };
+        let entry = found.entry(waiting.reason()).or_insert_with(|| Waiting {
+            reason: waiting.reason().to_owned(),
+            devices: 0,
+            passes_by_itself: waiting.passes_by_itself(),
+            examples: Vec::new(),
+            message: waiting.sentence(world).to_string(),
+        });
+        entry.devices += 1;
+        if entry.examples.len() < EXAMPLES {
+            entry.examples.push(device.name().to_owned());
+        }
+    }
+    let mut list: Vec<Waiting> = found.into_values().collect();
+    list.sort_by(|a, b| b.devices.cmp(&a.devices).then_with(|| a.reason.cmp(&b.reason)));
+    list
+}
+
 fn state(plan: &Plan, verdict: Verdict) -> State {
     if let Some(assessment) = plan.assessment(verdict).filter(|it| it.needs_change()) {
         return if assessment.block().is_some() {
@@ -264,7 +290,6 @@ struct Sum<'a> {
     granted: BTreeSet<&'a str>,
     impact: Impact,
     groups: BTreeMap<(&'a str, &'a str, &'a str), Work>,
-    waiting: BTreeMap<&'static str, Waiting>,
     blocked: BTreeMap<(&'static str, String), Problem>,
     after: HashMap<(u32, u32), explain::After>,
     alike: HashMap<Alike, (u32, Device<'a>, Verdict)>,
@@ -278,7 +303,6 @@ impl<'a> Sum<'a> {
             granted: plan.operations.iter().map(|it| it.device.as_str()).collect(),
             impact: Impact::default(),
             groups: BTreeMap::new(),
-            waiting: BTreeMap::new(),
             blocked: BTreeMap::new(),
             after: HashMap::new(),
             alike: HashMap::new(),
@@ -299,9 +323,6 @@ impl<'a> Sum<'a> {
             .entry((device.pool(), device.model(), baseline))
             .or_default()
             .add(state, now, after);
-        if let Some(waiting) = verdict.waiting {
-            self.wait(device, waiting);
-        }
         let block = plan
             .judged
             .get(verdict.assessment as usize)
@@ -315,20 +336,6 @@ impl<'a> Sum<'a> {
                 .entry((row.pool, row.model, row.firmware.0, verdict.group))
                 .or_insert((0, device, verdict))
                 .0 += 1;
-        }
-    }
-
-    fn wait(&mut self, device: Device<'_>, waiting: WaitingOn) {
-        let entry = self.waiting.entry(waiting.reason()).or_insert_with(|| Waiting {
-            reason: waiting.reason().to_owned(),
-            devices: 0,
-            passes_by_itself: waiting.passes_by_itself(),
-            examples: Vec::new(),
-            message: waiting.sentence(self.world).to_string(),
-        });
-        entry.devices += 1;
-        if entry.examples.len() < EXAMPLES {
-            entry.examples.push(device.name().to_owned());
         }
     }
 
@@ -363,10 +370,7 @@ impl<'a> Sum<'a> {
                 work,
             })
             .collect();
-        impact.waiting = self.waiting.into_values().collect();
-        impact
-            .waiting
-            .sort_by(|a, b| b.devices.cmp(&a.devices).then_with(|| a.reason.cmp(&b.reason)));
+        impact.waiting = waiting(self.world, self.plan, None);
         impact.rollouts = spreads(self.world, self.plan);
         impact.problems = self.blocked.into_values().collect();
         impact
