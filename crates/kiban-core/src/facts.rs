@@ -12,7 +12,7 @@ use crate::{
     component::{Component, ComponentClass},
     gate::{GateRule, GateStanding},
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, civil::Date};
 use serde::{Deserialize, Serialize};
 
 /// One physical machine: what engineers wrote of it and what its BMC said.
@@ -292,6 +292,53 @@ impl PoolFacts {
             commit: String::new(),
         }
     }
+}
+
+/// When disruption is allowed: a `MaintenanceWindow`, as it was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WindowFacts {
+    /// Name of the `MaintenanceWindow`.
+    pub name: String,
+    /// When it opens: a cron pattern of five fields, in wall time of the zone.
+    pub start: String,
+    /// How long it stays open, for example `7h`.
+    pub duration: String,
+    /// IANA time zone, for example `Asia/Tokyo`.
+    pub time_zone: String,
+    /// First and last day on which it opens; None: no bound.
+    pub valid: (Option<Date>, Option<Date>),
+    /// Days on which it does not open.
+    pub exceptions: Vec<DaysFacts>,
+}
+
+/// A range of days.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DaysFacts {
+    /// First day.
+    pub from: Date,
+    /// Last day.
+    pub to: Date,
+    /// Why, for people.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// A time in which nothing is disrupted, whatever a window says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FreezeFacts {
+    /// When it begins.
+    pub from: Timestamp,
+    /// When it ends.
+    pub to: Timestamp,
+    /// Why, for people.
+    #[serde(default)]
+    pub reason: String,
+    /// Names of the pools that are frozen; empty: the whole fleet.
+    #[serde(default)]
+    pub pools: Vec<String>,
 }
 
 /// What a failure domain is.

@@ -39,6 +39,7 @@ mod survey;
 pub mod version;
 pub mod waiting;
 pub mod wave;
+pub mod window;
 pub mod world;
 
 pub use plan::{Plan, plan};
