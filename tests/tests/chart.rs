@@ -98,7 +98,7 @@ async fn both_charts_lint() {
 #[tokio::test]
 async fn the_chart_is_taken_as_it_is_and_with_everything_on() {
     let (cluster, namespace) = fleet().await;
-    for (values, objects) in [(&[] as &[&str], 5), (EVERYTHING, 11)] {
+    for (values, objects) in [(&[] as &[&str], 7), (EVERYTHING, 13)] {
         let rendered = render(&namespace, values).await.unwrap();
         assert_eq!(rendered.matches("\nkind: ").count(), objects, "{rendered}");
         assert!(!rendered.contains("ClusterRole"), "a fleet is one namespace");
@@ -139,7 +139,7 @@ async fn the_definitions_are_kept_unless_that_is_switched_off() {
     let cluster = shared().await.unwrap();
     let chart = repository("charts/kiban-crds");
     let kept = cluster.helm(["template", "crds", &chart]).await.unwrap();
-    assert_eq!(kept.matches("helm.sh/resource-policy: keep").count(), 8);
+    assert_eq!(kept.matches("helm.sh/resource-policy: keep").count(), 9);
     let not_kept = cluster
         .helm(["template", "crds", &chart, "--set=keep=false"])
         .await

@@ -237,3 +237,85 @@ async fn a_wave_waits_for_prometheus_and_takes_its_silence_for_no_good_news() ->
     })
     .await
 }
+
+/// The rights that the chart gives where `rbac.gates.workloads` is set.
+async fn grant_workloads(lab: &Lab) -> Result<()> {
+    let chart = kiban_lab::lab::root().join("charts/kiban").display().to_string();
+    let rendered = lab
+        .namespace
+        .helm([
+            "template",
+            "kiban",
+            &chart,
+            "--set=rbac.gates.workloads=true",
+            "--show-only=templates/role-gates.yaml",
+        ])
+        .await?;
+    lab.namespace.apply(&rendered).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wave_waits_for_a_port_a_page_and_a_condition() -> Result<()> {
+    const TOKEN: &str = "Gate-S3cret-canary-55d0";
+    let dir = tempfile::tempdir()?;
+    let page = Page::open(503, "state: red").await?;
+    let door = free_address()?;
+    let gates = json!([
+        {"name": "door", "waves": ["rest"], "maxAge": "6s", "timeout": "2s", "tcp": {"address": door.to_string()}},
+        {"name": "page", "waves": ["rest"], "maxAge": "6s", "timeout": "2s", "http": {
+            "url": format!("http://{}/status", page.address), "bodyContains": "green", "credentials": "page"}},
+        {"name": "desired", "waves": ["rest"], "maxAge": "6s",
+            "condition": {"kind": "FleetRepository", "name": "fleet", "type": "Ready"}},
+        {"name": "app", "waves": ["rest"], "maxAge": "6s",
+            "condition": {"kind": "Deployment", "name": "web", "type": "Available"}},
+    ]);
+    let lab = gated(dir.path(), 2, gates).await?;
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "page"}, "stringData": {"token": TOKEN}});
+    lab.namespace.apply(&secret.to_string()).await?;
+    let operator = lab.start_operator("one", &[]).await?;
+    with_operators(&[&operator], async {
+        lab.wait_compliant(LONG).await?;
+        commit_bios(&lab, NEW_BIOS)?;
+        wait_gated(&lab).await?;
+        wait_gate(&lab, "door", "Fails").await?;
+        let message = wait_gate(&lab, "page", "Fails").await?;
+        ensure!(message.contains("503") && !message.contains("red"), "{message}");
+        wait_gate(&lab, "desired", "Holds").await?;
+        let message = wait_gate(&lab, "app", "NoData").await?;
+        ensure!(message.contains("rbac.gates.workloads"), "{message}");
+
+        let _listener = TcpListener::bind(door).await?;
+        wait_gate(&lab, "door", "Holds").await?;
+        page.say(200, "state: red");
+        lab.wait_for("the page red", "rollouts", LONG, |rollouts| gate(rollouts, "door")["state"] == "Holds")
+            .await?;
+        page.say(200, "state: green");
+        wait_gate(&lab, "page", "Holds").await?;
+        ensure!(flashed(&lab) == 1, "one gate of four is still closed");
+
+        grant_workloads(&lab).await?;
+        let app = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "web", "image": "web"}]}}}});
+        lab.namespace.apply(&app.to_string()).await?;
+        let status = json!({"status": {"observedGeneration": 1, "conditions": [{"type": "Available", "status": "True"}]}});
+        let patch = status.to_string();
+        lab.namespace
+            .kubectl(["patch", "deployment", "web", "--subresource=status", "--type=merge", "-p", &patch])
+            .await?;
+        wait_gate(&lab, "app", "Holds").await?;
+        lab.wait_for("every machine updated", "devices", LONG, |devices| {
+            devices.iter().all(|device| ended(device, "Succeeded"))
+        })
+        .await?;
+        let bearer = format!("bearer {TOKEN}").to_lowercase();
+        let heads = page.heads.lock().unwrap().clone();
+        ensure!(heads.iter().all(|head| head.to_lowercase().contains(&bearer)), "the account is sent");
+        let log = std::fs::read_to_string(operator.log())?;
+        let objects = lab.namespace.kubectl(["get", "kiban", "-o", "json"]).await?;
+        ensure!(!log.contains(TOKEN) && !objects.contains(TOKEN), "the account leaked");
+        judge_flashes(&lab, &names(&lab), 1)
+    })
+    .await
+}

@@ -51,3 +51,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- printf "%s://%s.%s.svc:%v" $scheme (include "kiban.fullname" .) .Release.Namespace .Values.service.imagePort }}
 {{- end }}
 {{- end }}
+
+{{- define "kiban.approvalPolicyName" -}}
+{{- printf "%s-%s-approvals" .Release.Namespace (include "kiban.fullname" .) }}
+{{- end }}

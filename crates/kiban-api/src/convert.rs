@@ -12,7 +12,7 @@ use crate::{
     shared::{self, Amount, Conditions},
 };
 use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Time, util::intstr::IntOrString};
-use kiban_core::{amount, component, duration, facts, gate as core_gate};
+use kiban_core::{amount, approval as core_approval, component, duration, facts, gate as core_gate};
 use kube::ResourceExt;
 use std::{fmt, time::Duration};
 
@@ -140,6 +140,10 @@ pub fn pool(object: &pool::HardwarePool) -> Result<facts::PoolFacts, FieldErrors
     let gates = gates
         .map(|(index, gate)| errors.gate(index, gate, &spec.rollout.waves))
         .collect();
+    let approvals = spec.rollout.approvals.iter().enumerate();
+    let approvals = approvals
+        .filter_map(|(index, rule)| errors.approval(index, rule, &spec.rollout.waves))
+        .collect();
     errors.into_result(facts::PoolFacts {
         name: object.name_any(),
         service: spec.service.clone(),
@@ -154,6 +158,8 @@ pub fn pool(object: &pool::HardwarePool) -> Result<facts::PoolFacts, FieldErrors
         halt_after_failed: spec.rollout.halt_after.failed,
         retry: spec.rollout.retry,
         gates,
+        approvals,
+        resumable_by: spec.rollout.resumable_by.as_ref().map(people).unwrap_or_default(),
         commit: commit(object),
     })
 }
@@ -265,6 +271,13 @@ pub fn rollout(object: &rollout::Rollout) -> facts::RolloutFacts {
             waves: status.waves,
             wave_done_at: time(&status.wave_done_at),
             gates: status.gates.iter().map(standing).collect(),
+            approvals: status.approvals.iter().map(given).collect(),
+            resumed: status.resumed.as_ref().map(|resumed| core_approval::Resumed {
+                halt: resumed.halt.0,
+                at: resumed.at.0,
+                failed: resumed.failed,
+                lost: resumed.lost,
+            }),
             halt: status.halt.as_ref().map(|halt| facts::HaltFacts {
                 at: halt.at.0,
                 message: halt.message.clone(),
@@ -272,6 +285,46 @@ pub fn rollout(object: &rollout::Rollout) -> facts::RolloutFacts {
             }),
             completed_at: time(&status.completed_at),
         }),
+    }
+}
+
+/// What an approval's object says. None: it is for nothing, or has no date.
+#[must_use]
+pub fn approval(object: &crate::Approval) -> Option<core_approval::ApprovalFacts> {
+    let spec = &object.spec;
+    let what = match (&spec.wave, &spec.resumes) {
+        (Some(wave), None) => core_approval::Approved::Wave(wave.clone()),
+        (None, Some(halt)) => core_approval::Approved::Resume(halt.0),
+        _ => return None,
+    };
+    // One that is being deleted is taken back.
+    if object.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    Some(core_approval::ApprovalFacts {
+        name: object.name_any(),
+        rollout: spec.rollout.clone(),
+        revision: spec.revision.clone(),
+        what,
+        approver: spec.approver.clone(),
+        groups: spec.groups.clone(),
+        at: object.metadata.creation_timestamp.as_ref()?.0,
+    })
+}
+
+fn people(people: &pool::People) -> core_approval::People {
+    core_approval::People {
+        users: people.users.clone(),
+        groups: people.groups.clone(),
+    }
+}
+
+fn given(given: &rollout::GivenApproval) -> core_approval::ApprovalGiven {
+    core_approval::ApprovalGiven {
+        approval: given.approval.clone(),
+        what: given.what.clone(),
+        by: given.by.clone(),
+        at: given.at.0,
     }
 }
 
@@ -461,6 +514,21 @@ impl Errors {
                 max_unknown: health.max_unknown,
             }),
         }
+    }
+
+    fn approval(
+        &mut self,
+        index: usize,
+        rule: &pool::ApprovalRule,
+        waves: &[pool::Wave],
+    ) -> Option<core_approval::ApprovalRule> {
+        let field = format!("spec.rollout.approvals[{index}].beforeWave");
+        let number = self.waves(&field, std::slice::from_ref(&rule.before_wave), waves);
+        Some(core_approval::ApprovalRule {
+            wave: number.first().copied()?,
+            wave_name: rule.before_wave.clone(),
+            by: people(&rule.by),
+        })
     }
 
     /// The numbers of named waves. A name that is none is an error: read as nothing it would mean every wave.

@@ -3,7 +3,8 @@
 //! Deterministic: the same kinds give the same bytes, so that a test can tell when a committed file has drifted.
 
 use crate::{
-    Device, FirmwareBaseline, FleetPolicy, FleetRepository, HardwareModel, HardwarePool, Operation, Rollout,
+    Approval, Device, FirmwareBaseline, FleetPolicy, FleetRepository, HardwareModel, HardwarePool, Operation,
+    Rollout,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
@@ -60,6 +61,7 @@ fn derived() -> Vec<CustomResourceDefinition> {
         FirmwareBaseline::crd(),
         Rollout::crd(),
         Operation::crd(),
+        Approval::crd(),
     ]
 }
 

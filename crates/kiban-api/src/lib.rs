@@ -10,6 +10,7 @@
 // `KubeSchema` repeats each struct inside a function, where no `pub` can be reached.
 #![allow(unreachable_pub)]
 
+pub mod approval;
 pub mod baseline;
 pub mod bounds;
 pub mod convert;
@@ -27,6 +28,7 @@ pub mod rollout;
 pub mod shared;
 pub mod validate;
 
+pub use approval::{Approval, ApprovalSpec};
 pub use baseline::{FirmwareBaseline, FirmwareBaselineSpec, FirmwareBaselineStatus};
 pub use device::{Device, DeviceSpec, DeviceStatus};
 pub use model::{HardwareModel, HardwareModelSpec};

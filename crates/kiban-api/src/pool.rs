@@ -152,6 +152,9 @@ pub enum FailureDomain {
 #[x_kube(validation = Rule::new(
     "!has(self.gates) || self.gates.all(g, !has(g.waves) || g.waves.all(n, self.waves.exists(w, has(w.name) && w.name == n)))")
     .message("a gate names a wave that there is not: give the wave that name, or correct the gate's waves").field_path(".gates"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.approvals) || self.approvals.all(a, self.waves.exists(w, has(w.name) && w.name == a.beforeWave))")
+    .message("an approval names a wave that there is not: give the wave that name, or correct beforeWave").field_path(".approvals"))]
 pub struct RolloutStrategy {
     /// The waves, in order. Each says how far the change has spread when the wave is done, of all devices that the change concerns;
     /// the last is implied to be 100 %. Default: 1 device, then 10 %, then 100 %, without a soak. Example:
@@ -167,9 +170,46 @@ pub struct RolloutStrategy {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub gates: Vec<Gate>,
+    /// Who must approve before a wave opens. Default: nobody. Example:
+    /// `[{beforeWave: production, by: {groups: [sre-leads]}}]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub approvals: Vec<ApprovalRule>,
+    /// Who may end a halt by an `Approval`, instead of by a commit. Default: nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumable_by: Option<People>,
     /// Change it (any larger number) to try again the devices that failed, and to resume a halted rollout.
     #[serde(default)]
     pub retry: u32,
+}
+
+/// Who must approve before a wave opens: by an `Approval` of the present revision and that wave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApprovalRule {
+    /// Name of the wave, as `waves[].name` gives it. Example: `production`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = LABEL))]
+    pub before_wave: String,
+    /// Who may. One of them is enough; give two rules for one wave where two are wanted.
+    pub by: People,
+}
+
+/// People, as the API server knows them: `kubectl auth whoami` prints both.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("(has(self.users) && size(self.users) > 0) || (has(self.groups) && size(self.groups) > 0)")
+    .message("name a user or a group: nobody could ever approve"))]
+pub struct People {
+    /// Names. Default: none. Example: `[mika@example.com]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 253), regex(pattern = LINE)),
+        extend("x-kubernetes-list-type" = "set"))]
+    pub users: Vec<String>,
+    /// Groups. Default: none. Example: `[sre-leads]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 253), regex(pattern = LINE)),
+        extend("x-kubernetes-list-type" = "set"))]
+    pub groups: Vec<String>,
 }
 
 /// One wave: how far the change has spread when it is done, and how long it soaks then. Exactly one of `devices` and `percent`.
@@ -248,6 +288,8 @@ impl Default for RolloutStrategy {
             waves: default_waves(),
             halt_after: HaltAfter::default(),
             gates: Vec::new(),
+            approvals: Vec::new(),
+            resumable_by: None,
             retry: 0,
         }
     }

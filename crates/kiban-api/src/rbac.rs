@@ -19,6 +19,7 @@ pub struct Rule {
 
 /// Every kind.
 const KINDS: &[&str] = &[
+    "approvals",
     "devices",
     "firmwarebaselines",
     "fleetpolicies",

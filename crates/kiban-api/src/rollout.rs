@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
     version = "v1alpha1",
     kind = "Rollout",
     namespaced,
-    doc = "One baseline's way over one pool, wave by wave. The operator makes it; people read it. To resume a halted rollout, commit a change to the baseline, or a larger rollout.retry in the pool.",
+    doc = "One baseline's way over one pool, wave by wave. The operator makes it; people read it. To resume a halted rollout, commit a change to the baseline, or a larger rollout.retry in the pool, or approve where the pool says who may.",
     status = "RolloutStatus",
     derive = "PartialEq",
     shortname = "kro",
@@ -95,7 +95,14 @@ pub struct RolloutStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub gates: Vec<GateStatus>,
-    /// Set when the rollout halted; stays until a new revision.
+    /// The approvals that counted, in the order in which they did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub approvals: Vec<GivenApproval>,
+    /// The last halt that an approval ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<Resumed>,
+    /// Set when the rollout halted; stays until a new revision, or an approval that ends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halt: Option<Halt>,
     /// When every device of it was done.
@@ -104,6 +111,36 @@ pub struct RolloutStatus {
     /// `Ready`, `Reconciling`, `Stalled`, `Halted`.
     #[serde(default)]
     pub conditions: Conditions,
+}
+
+/// An approval that counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GivenApproval {
+    /// Name of the `Approval`.
+    pub approval: String,
+    /// `wave <name>`, or `resume`.
+    pub what: String,
+    /// Who gave it.
+    pub by: String,
+    /// When it was given.
+    pub at: Time,
+}
+
+/// A halt that an approval ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resumed {
+    /// When the halt had begun.
+    pub halt: Time,
+    /// When it was ended.
+    pub at: Time,
+    /// Devices that had failed until then. They do not halt again.
+    #[serde(default)]
+    pub failed: u32,
+    /// Devices that were in critical health then. They do not halt again.
+    #[serde(default)]
+    pub lost: u32,
 }
 
 /// How a gate stands.

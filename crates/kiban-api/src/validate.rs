@@ -186,8 +186,8 @@ const WRITTEN: [&str; 6] = [
     "HardwarePool",
     "FirmwareBaseline",
 ];
-/// Kinds that the operator writes.
-const OPERATED: [&str; 2] = ["Operation", "Rollout"];
+/// Kinds that are made in the cluster: by the operator, and approvals by people.
+const OPERATED: [&str; 3] = ["Operation", "Rollout", "Approval"];
 
 /// Validates files. Never fails: what is wrong is in the findings.
 #[must_use]
@@ -320,6 +320,14 @@ fn identify(file: &str, root: &Node, findings: &mut Vec<Finding>) -> Option<&'st
         version == ours,
     );
     let shown = text::shown(kind);
+    if kind == "Approval" && version == ours {
+        let message = "an Approval is made by the person who approves, never in Git";
+        findings.push(
+            Finding::error(file, place("kind"), "kind", message)
+                .hint("take it out: kubectl create it yourself, so that the API server knows whose it is"),
+        );
+        return None;
+    }
     findings.push(match (known_kind, known_version) {
         (true, true) => Finding::error(file, place("kind"), "kind", format!("{shown} is written by the operator, never in Git"))
             .hint("take it out: the operator makes it from pools, baselines and devices"),

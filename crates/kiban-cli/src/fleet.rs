@@ -57,6 +57,11 @@ impl Fleet {
         for rollout in &objects.rollouts {
             world.upsert_rollout(convert::rollout(rollout));
         }
+        for approval in &objects.approvals {
+            if let Some(facts) = convert::approval(approval) {
+                world.upsert_approval(facts);
+            }
+        }
         world.believe_gates(objects.taken_at);
         for operation in &objects.operations {
             world.upsert_operation(convert::operation(operation));

@@ -15,7 +15,8 @@ use crate::{
 };
 use jiff::Timestamp;
 use kiban_api::{
-    Device, FirmwareBaseline, FleetPolicy, FleetRepository, HardwareModel, HardwarePool, Operation, Rollout,
+    Approval, Device, FirmwareBaseline, FleetPolicy, FleetRepository, HardwareModel, HardwarePool, Operation,
+    Rollout,
 };
 use kube::Resource;
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,9 @@ pub struct Snapshot {
     /// Operations.
     #[serde(default)]
     pub operations: Vec<Operation>,
+    /// Approvals.
+    #[serde(default)]
+    pub approvals: Vec<Approval>,
 }
 
 /// Runs the command.
@@ -108,7 +112,7 @@ pub async fn take(global: &Global, file: Option<&Path>) -> Result<Snapshot, Fail
 
 /// Reads everything from the cluster.
 pub async fn read(connection: &Connection) -> Result<Snapshot, Failure> {
-    let (repositories, policies, models, pools, baselines, devices, rollouts, operations) = futures::try_join!(
+    let (repositories, policies, models, pools, baselines, devices, rollouts, operations, approvals) = futures::try_join!(
         connection.list::<FleetRepository>(),
         connection.list::<FleetPolicy>(),
         connection.list::<HardwareModel>(),
@@ -117,6 +121,7 @@ pub async fn read(connection: &Connection) -> Result<Snapshot, Failure> {
         connection.list::<Device>(),
         connection.list::<Rollout>(),
         connection.list::<Operation>(),
+        connection.list::<Approval>(),
     )?;
     Ok(Snapshot {
         kind: KIND.into(),
@@ -131,6 +136,7 @@ pub async fn read(connection: &Connection) -> Result<Snapshot, Failure> {
         devices: lean(devices),
         rollouts: lean(rollouts),
         operations: lean(operations),
+        approvals: lean(approvals),
     })
 }
 

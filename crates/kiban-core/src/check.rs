@@ -7,7 +7,8 @@
 mod budgets;
 
 use crate::{
-    facts::{BaselineFacts, Outcome, PoolFacts, RolloutStatus},
+    approval::Approved,
+    facts::{BaselineFacts, HaltFacts, Outcome, PoolFacts, RolloutStatus},
     gate::{Ailment, GateRule, GateState, HealthRule},
     plan::{NewOperation, Plan, RolloutState},
     revision,
@@ -57,6 +58,7 @@ pub fn check(world: &World, plan: &Plan) -> Vec<Violation> {
     checker.waves();
     checker.halts();
     checker.gates();
+    checker.approvals();
     checker.nothing_waits_without_a_reason();
     checker.unstarted();
     checker.violations.sort();
@@ -223,13 +225,60 @@ impl<'a> Checker<'a> {
                 .get(&(state.pool.as_str(), state.baseline.as_str()))
                 .copied()
                 .flatten();
-            let latched = before
-                .is_some_and(|status| status.revision == state.status.revision && status.halt.is_some());
-            if (latched || state.status.failed >= limit) && state.status.halt.is_none() {
+            let halted = before
+                .filter(|status| status.revision == state.status.revision)
+                .and_then(|status| status.halt.as_ref());
+            let resumed = state.status.resumed.as_ref();
+            let latched = halted.is_some_and(|halt| !self.is_ended(state, halt));
+            let failed = state
+                .status
+                .failed
+                .saturating_sub(resumed.map_or(0, |resumed| resumed.failed));
+            if (latched || failed >= limit) && state.status.halt.is_none() {
                 self.fault("HaltLatches", &state.name);
             }
             if state.status.halt.is_some() && self.plan.operations.iter().any(|it| it.rollout == state.name) {
                 self.fault("Halted", &state.name);
+            }
+        }
+    }
+
+    /// Whether somebody whom the pool names has approved of the end of a halt.
+    fn is_ended(&self, state: &RolloutState, halt: &HaltFacts) -> bool {
+        let by = self.world.pool(&state.pool).map(|pool| &pool.resumable_by);
+        self.world.approvals().any(|it| {
+            it.rollout == state.name
+                && it.revision == state.status.revision
+                && matches!(it.what, Approved::Resume(at) if at.as_second() == halt.at.as_second())
+                && by.is_some_and(|by| by.include(it))
+        })
+    }
+
+    /// Nothing begins in a wave that waits for an approval nobody gave.
+    fn approvals(&mut self) {
+        let granting: BTreeSet<&str> = self
+            .plan
+            .operations
+            .iter()
+            .map(|it| it.rollout.as_str())
+            .collect();
+        for state in self
+            .plan
+            .rollouts
+            .iter()
+            .filter(|it| granting.contains(it.name.as_str()))
+        {
+            let pool = self.world.pool(&state.pool);
+            let rules = pool.into_iter().flat_map(|pool| &pool.approvals);
+            for rule in rules.filter(|rule| rule.wave == state.status.wave) {
+                let given = self.world.approvals().any(|it| {
+                    (&it.rollout, &it.revision) == (&state.name, &state.status.revision)
+                        && it.what == Approved::Wave(rule.wave_name.clone())
+                        && rule.by.include(it)
+                });
+                if !given {
+                    self.fault("Approval", format!("{}: wave {}", state.name, rule.wave_name));
+                }
             }
         }
     }

@@ -355,6 +355,9 @@ fn then(waiting: &[WaitingOn], after: &After, verdict: Verdict, now: Timestamp) 
             WaitingOn::RedundancyGroup { .. } => {
                 then.push("the other device of its redundancy group is available again".to_owned());
             }
+            WaitingOn::Approval { wave, .. } => {
+                then.push(format!("somebody approves, and wave {wave} opens"))
+            }
             WaitingOn::Gate { wave, .. } | WaitingOn::GateHealth { wave, .. } => {
                 then.push(format!("the gate holds, and wave {wave} opens"));
             }

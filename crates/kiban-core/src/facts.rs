@@ -9,6 +9,7 @@
 
 use crate::{
     amount::Amount,
+    approval::{ApprovalGiven, ApprovalRule, People, Resumed},
     component::{Component, ComponentClass},
     gate::{GateRule, GateStanding},
 };
@@ -266,6 +267,12 @@ pub struct PoolFacts {
     /// What must hold before a wave opens.
     #[serde(default)]
     pub gates: Vec<GateRule>,
+    /// Who must approve before a wave.
+    #[serde(default)]
+    pub approvals: Vec<ApprovalRule>,
+    /// Who may end a halt by an approval; nobody: only a commit does.
+    #[serde(default)]
+    pub resumable_by: People,
     /// The commit that last changed it; empty when it did not come from Git.
     #[serde(default)]
     pub commit: String,
@@ -289,6 +296,8 @@ impl PoolFacts {
             halt_after_failed: 1,
             retry: 0,
             gates: Vec::new(),
+            approvals: Vec::new(),
+            resumable_by: People::default(),
             commit: String::new(),
         }
     }
@@ -618,6 +627,12 @@ pub struct RolloutStatus {
     /// How the pool's gates stand, in the order of the pool.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<GateStanding>,
+    /// The approvals that counted, in the order in which they did.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<ApprovalGiven>,
+    /// The last halt that an approval ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<Resumed>,
     /// Set when it halted.
     pub halt: Option<HaltFacts>,
     /// When every device of it was done.

@@ -226,7 +226,7 @@ fn assumptions(left: u32) -> Vec<String> {
         ),
         "nothing fails, nothing new is committed, and machines stay as available as they are now".to_owned(),
         "operations that are under way now begin anew".to_owned(),
-        "a gate that is closed now stays closed, and those of later waves hold".to_owned(),
+        "a gate that is closed now stays closed and an approval that is missing stays missing; those of later waves hold and are given".to_owned(),
     ];
     if left > 0 {
         list.push(
@@ -532,8 +532,11 @@ impl<'a> Player<'a> {
                     entry.3 = Some(now);
                 }
             }
-            // A gate that is closed now stays closed; those of later waves are taken to hold.
-            let closed = lane.gate.closed.filter(|_| lane.gate.wave.wave == wave.wave);
+            // A gate that is closed now stays closed, and so does an approval that is missing; those of later waves are taken to
+            // hold, and to be given at once.
+            let same = lane.gate.wave.wave == wave.wave;
+            let closed = lane.gate.closed.filter(|_| same);
+            let unapproved = lane.gate.unapproved.filter(|_| same);
             lane.status.wave = wave.wave;
             lane.status.wave_done_at = wave.done_at;
             if let Some(until) = wave.soak_until {
@@ -543,6 +546,7 @@ impl<'a> Player<'a> {
             lane.gate = RolloutGate {
                 wave,
                 closed,
+                unapproved,
                 total: lane.status.total,
                 room: wave
                     .reach

@@ -219,6 +219,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) ailing: Ailing,
     /// What the rollout's status holds of them, for this revision.
     pub(crate) stored: &'a [GateStanding],
+    /// When a halt was ended by an approval: what failed before was looked at.
+    pub(crate) resumed_at: Option<Timestamp>,
     /// Present wave, from 1.
     pub(crate) wave: u32,
     pub(crate) now: Timestamp,
@@ -311,8 +313,10 @@ fn judge_one(evidence: Evidence<'_>, rule: &GateRule) -> Judgement {
     };
     // A time in the future was written under another clock.
     let since = standing.since.min(now);
-    let after = |span: SignedDuration| since.checked_add(span).unwrap_or(Timestamp::MAX);
-    let (held_at, halts_at) = (after(rule.hold_for), after(rule.failure_threshold));
+    let after = |from: Timestamp, span| from.checked_add(span).unwrap_or(Timestamp::MAX);
+    let held_at = after(since, rule.hold_for);
+    let looked_at = evidence.resumed_at.map_or(since, |at| at.max(since));
+    let halts_at = after(looked_at, rule.failure_threshold);
     let state = known.as_ref().map(|known| known.state);
     let closed = match state {
         None => Some(Closed::NotMeasured),

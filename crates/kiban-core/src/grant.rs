@@ -120,6 +120,8 @@ pub(crate) struct RolloutGate {
     /// A dark room or site in which it has devices: it goes on when that answers again.
     pub(crate) dark: Option<DomainId>,
     pub(crate) wave: WaveState,
+    /// Set while the present wave is not approved.
+    pub(crate) unapproved: Option<WaitingOn>,
     /// The first gate of the present wave that is closed.
     pub(crate) closed: Option<WaitingOn>,
     /// Devices that the change concerns.
@@ -141,6 +143,7 @@ impl RolloutGate {
                 .map(|(failed, limit)| WaitingOn::Halted { failed, limit }),
             self.dark.map(|domain| WaitingOn::Dark { domain }),
             // While the wave soaks there is nothing to open, and the soak is what is waited on.
+            self.unapproved.filter(|_| soak.is_none()),
             self.closed.filter(|_| soak.is_none()),
             (self.room == 0).then_some(soak.unwrap_or(self.wave_refusal())),
         ]

@@ -240,6 +240,9 @@ pub struct RolloutRecord {
     /// The devices that failed. The first twenty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed_devices: Vec<String>,
+    /// The approvals that counted: who let what happen, and when.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<crate::approval::ApprovalGiven>,
     /// When every device was done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Timestamp>,

@@ -15,6 +15,7 @@
 //! - Nothing is remembered but what the objects hold: a planner that starts anew plans as the one before would have.
 
 pub mod amount;
+pub mod approval;
 pub mod assess;
 pub mod budget;
 pub mod check;

@@ -501,6 +501,7 @@ fn review(world: &World, group: &GroupSurvey<'_>, proposal: &Proposal, excess: &
         gate.paused.then_some(WaitingOn::Paused),
         halted(gate),
         dark,
+        gate.unapproved,
         gate.closed,
     ]
     .into_iter()

@@ -5,6 +5,7 @@
 //! operation came to.
 
 use crate::{
+    approval::{self, ApprovalGiven, Resumed},
     facts::{HaltFacts, RolloutFacts, RolloutStatus},
     finding::Finding,
     gate::{self, Evidence, Judgement},
@@ -20,6 +21,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Names of failed devices that a halt lists: enough to begin with, few enough for a status.
 pub const HALT_NAMES: usize = 20;
+
+/// Approvals that a status keeps: a rollout has at most so many waves, and few halts.
+const APPROVALS: usize = 64;
 
 /// The longest name that the API server takes for an object (DNS subdomain, RFC 1123).
 const NAME_BYTES: usize = 253;
@@ -99,15 +103,35 @@ fn proposal(
         through,
         halted,
     };
-    let judged = |wave| judge(world, group, stored, complete, wave, now);
+    let resumes = resumes(world, group, &name, stored);
+    let resumed = resumes
+        .as_ref()
+        .map(|(halt, _)| Resumed {
+            halt: *halt,
+            at: now,
+            failed: group.failed,
+            lost: count(&group.lost_names),
+        })
+        .or_else(|| stored.and_then(|status| status.resumed.clone()));
+    let judged = |wave| judge(world, group, stored, resumed.as_ref(), complete, wave, now);
     let present = wave::wave(&pool.waves, progress(false), stored, now).wave;
     let begun = through + group.running > 0 && !complete;
-    let halt = halt(group, stored, now).or_else(|| {
+    let halt = halt(group, stored, resumed.as_ref(), now).or_else(|| {
         let failing = judged(present).into_iter().find(|it| it.halts && begun)?;
-        Some(gate_halt(&failing, now))
+        Some(gate_halt(group, &failing, now))
     });
     let wave = wave::wave(&pool.waves, progress(halt.is_some()), stored, now);
     let gates = judged(wave.wave);
+    let approval = approval::judge(world, group.pool_row, &name, &group.revision, wave.wave);
+    let mut approvals = stored.map(|status| status.approvals.clone()).unwrap_or_default();
+    let resumes = resumes.map(|(_, given)| given);
+    // Before its wave is reached an approval has let nothing happen yet.
+    let counted = approval.given.filter(|_| wave.soak_until.is_none() && !complete);
+    for given in resumes.into_iter().chain(counted) {
+        if approvals.iter().all(|known| known.approval != given.approval) && approvals.len() < APPROVALS {
+            approvals.push(given);
+        }
+    }
     let status = RolloutStatus {
         revision: group.revision.clone(),
         commit: stored.map_or_else(|| commit(group, old), |status| status.commit.clone()),
@@ -125,6 +149,8 @@ fn proposal(
         } else {
             gates.iter().map(|it| it.standing.clone()).collect()
         },
+        approvals,
+        resumed,
         halt,
     };
     let gate = RolloutGate {
@@ -133,6 +159,7 @@ fn proposal(
         dark: group.dark,
         room: wave.reach.saturating_sub(through).saturating_sub(group.running),
         wave,
+        unapproved: approval.refusal,
         closed: gates.iter().find_map(|it| it.refusal),
         total,
     };
@@ -158,11 +185,45 @@ fn proposal(
     }
 }
 
+fn count(names: &[&str]) -> u32 {
+    u32::try_from(names.len()).unwrap_or(u32::MAX)
+}
+
+/// The stored halt, if an approval ends it: when it began, and the approval.
+fn resumes(
+    world: &World,
+    group: &GroupSurvey<'_>,
+    name: &str,
+    stored: Option<&RolloutStatus>,
+) -> Option<(Timestamp, ApprovalGiven)> {
+    let halt = stored?.halt.as_ref()?;
+    let by = &group.pool_row.facts.resumable_by;
+    let approval = approval::of_halt(world, name, &group.revision, halt, by)?;
+    let given = ApprovalGiven {
+        approval: approval.name.clone(),
+        what: "resume".to_owned(),
+        by: approval.approver.clone(),
+        at: approval.at,
+    };
+    Some((halt.at, given))
+}
+
+/// How a halt is ended.
+fn resuming(group: &GroupSurvey<'_>) -> String {
+    let by = &group.pool_row.facts.resumable_by;
+    let commit = "commit a change of the baseline or of the pool's rollout.retry";
+    if by.users.is_empty() && by.groups.is_empty() {
+        return commit.to_owned();
+    }
+    format!("{commit}, or approve (one of {by})")
+}
+
 /// The gates of a rollout that is under way.
 fn judge(
     world: &World,
     group: &GroupSurvey<'_>,
     stored: Option<&RolloutStatus>,
+    resumed: Option<&Resumed>,
     complete: bool,
     wave: u32,
     now: Timestamp,
@@ -175,18 +236,22 @@ fn judge(
         pool: group.pool_row,
         ailing: group.ailing,
         stored: stored.map_or(&[], |status| &status.gates),
+        resumed_at: resumed.map(|resumed| resumed.at),
         wave,
         now,
     })
 }
 
-fn gate_halt(failing: &Judgement, now: Timestamp) -> HaltFacts {
+fn gate_halt(group: &GroupSurvey<'_>, failing: &Judgement, now: Timestamp) -> HaltFacts {
     let standing = &failing.standing;
     HaltFacts {
         at: now,
         message: format!(
-            "the gate {} has not held since {}: {}; look at it, then commit a change of the baseline or of the pool's rollout.retry",
-            standing.name, standing.since, standing.message
+            "the gate {} has not held since {}: {}; look at it, then {}",
+            standing.name,
+            standing.since,
+            standing.message,
+            resuming(group)
         ),
         devices: Vec::new(),
     }
@@ -198,15 +263,29 @@ fn limit(group: &GroupSurvey<'_>) -> u32 {
 }
 
 /// A halt stays as it was written until there is another revision.
-fn halt(group: &GroupSurvey<'_>, stored: Option<&RolloutStatus>, now: Timestamp) -> Option<HaltFacts> {
-    if let Some(latched) = stored.and_then(|status| status.halt.clone()) {
+fn halt(
+    group: &GroupSurvey<'_>,
+    stored: Option<&RolloutStatus>,
+    resumed: Option<&Resumed>,
+    now: Timestamp,
+) -> Option<HaltFacts> {
+    let ended = |halt: &HaltFacts| resumed.is_some_and(|resumed| resumed.halt == halt.at);
+    if let Some(latched) = stored
+        .and_then(|status| status.halt.clone())
+        .filter(|halt| !ended(halt))
+    {
         return Some(latched);
     }
     let limit = limit(group);
     // What loses its health while its wave soaks is what the soak is for.
     let soaks = stored.is_some_and(|status| status.wave_done_at.is_some());
     let lost: &[&str] = if soaks { &group.lost_names } else { &[] };
-    if group.failed_names.len() + lost.len() < limit as usize {
+    // What a person has looked at and let pass does not halt again.
+    let failures = group
+        .failed
+        .saturating_sub(resumed.map_or(0, |resumed| resumed.failed));
+    let losses = count(lost).saturating_sub(resumed.map_or(0, |resumed| resumed.lost));
+    if failures + losses < limit {
         return None;
     }
     let named = |names: &[&str]| {
@@ -233,8 +312,9 @@ fn halt(group: &GroupSurvey<'_>, stored: Option<&RolloutStatus>, now: Timestamp)
     Some(HaltFacts {
         at: now,
         message: format!(
-            "{}, haltAfter.failed is {limit}: look at them, then commit a change of the baseline or of the pool's rollout.retry",
-            what.join(" and ")
+            "{}, haltAfter.failed is {limit}: look at them, then {}",
+            what.join(" and "),
+            resuming(group)
         ),
         devices: devices.map(|name| (*name).to_owned()).collect(),
     })

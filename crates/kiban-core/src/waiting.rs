@@ -149,6 +149,13 @@ pub enum WaitingOn {
         /// Devices that the change concerns.
         total: u32,
     },
+    /// Its wave needs an approval that nobody has given.
+    Approval {
+        /// Pool.
+        pool: Sym,
+        /// The wave, from 1.
+        wave: u16,
+    },
     /// A gate of its wave is closed.
     Gate {
         /// Pool.
@@ -262,6 +269,7 @@ impl WaitingOn {
             Self::Halted { .. } => "Halted",
             Self::Soak { .. } => "Soak",
             Self::Wave { .. } => "Wave",
+            Self::Approval { .. } => "Approval",
             Self::Gate { .. } => "Gate",
             Self::GateHealth { .. } => "GateHealth",
             Self::Budget { .. } => "Budget",
@@ -418,6 +426,17 @@ impl fmt::Display for Sentence<'_> {
             }
             WaitingOn::Wave { wave, waves, reach, total } => {
                 write!(f, "wave {wave} of {waves} is open and reaches {reach} of {total} devices: this one comes later")
+            }
+            WaitingOn::Approval { pool, wave } => {
+                let rules = self.world.pool(text(pool)).into_iter().flat_map(|pool| &pool.approvals);
+                match rules.into_iter().find(|rule| rule.wave == u32::from(wave)) {
+                    Some(rule) => write!(
+                        f,
+                        "wave {wave} ({}) opens when one of these has approved this revision: {}",
+                        rule.wave_name, rule.by
+                    ),
+                    None => write!(f, "wave {wave} opens when it is approved"),
+                }
             }
             WaitingOn::Gate { pool, gate, closed, wave } => {
                 write!(f, "wave {wave} opens only while the gate {} holds", text(gate))?;

@@ -18,7 +18,7 @@ mod reached;
 use crate::facts::{
     BaselineFacts, DeviceFacts, ModelFacts, OperationFacts, Outcome, PolicyFacts, PoolFacts, RolloutFacts,
 };
-use crate::gate::GateFacts;
+use crate::{approval::ApprovalFacts, gate::GateFacts};
 pub use device::{Device, DeviceId};
 pub(crate) use device::{DeviceRow, IdentityMatch};
 pub use firmware::FirmwareSet;
@@ -83,6 +83,7 @@ pub struct World {
     policy: PolicyFacts,
     /// What was measured of gates, by pool and gate.
     gates: BTreeMap<(String, String), GateFacts>,
+    approvals: BTreeMap<String, ApprovalFacts>,
 }
 
 impl World {
@@ -185,6 +186,22 @@ impl World {
         };
         let old = self.pools.insert(row.facts.name.clone(), row.clone());
         old != Some(row)
+    }
+
+    /// Takes in what an approval says.
+    pub fn upsert_approval(&mut self, facts: ApprovalFacts) -> bool {
+        let old = self.approvals.insert(facts.name.clone(), facts.clone());
+        old != Some(facts)
+    }
+
+    /// Forgets an approval: it was taken back.
+    pub fn remove_approval(&mut self, name: &str) -> bool {
+        self.approvals.remove(name).is_some()
+    }
+
+    /// Every approval, by name.
+    pub fn approvals(&self) -> impl Iterator<Item = &ApprovalFacts> {
+        self.approvals.values()
     }
 
     /// Takes in what was measured of all gates: what is not there is not known any more.

@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use kiban_core::{
     Plan, World,
     amount::Amount,
+    approval::{ApprovalFacts, ApprovalRule, Approved, People},
     check::check,
     facts::*,
     gate::{GateFacts, GateRule, GateState, HealthRule},
@@ -983,4 +984,126 @@ fn health_that_is_lost_closes_the_gate_and_in_the_soak_it_halts() {
         halt.message
     );
     assert_eq!(halt.devices, ["d00"]);
+}
+
+/// A pool whose second wave waits for an approval, and whose halts the same person may end.
+fn approved_pool() -> PoolFacts {
+    let alice = People {
+        users: vec!["alice".into()],
+        groups: Vec::new(),
+    };
+    PoolFacts {
+        waves: vec![wave(Amount::Count(1), 0), wave(Amount::Percent(100), 0)],
+        approvals: vec![ApprovalRule {
+            wave: 2,
+            wave_name: "rest".into(),
+            by: alice.clone(),
+        }],
+        resumable_by: alice,
+        ..pool("hosting", Amount::Percent(100), 4)
+    }
+}
+
+fn approve(world: &mut World, name: &str, approver: &str, revision: &str, what: Approved) {
+    world.upsert_approval(ApprovalFacts {
+        name: name.into(),
+        rollout: "hosting-r650-q4".into(),
+        revision: revision.into(),
+        what,
+        approver: approver.into(),
+        groups: Vec::new(),
+        at: at(0),
+    });
+}
+
+#[test]
+fn a_wave_opens_when_the_right_person_has_approved_this_revision() {
+    let mut world = fleet(8, approved_pool());
+    let (first, granted) = tick(&mut world, at(0));
+    assert_eq!(granted, ["d00"], "the first wave needs no approval");
+    let revision = rollout(&first).status.revision.clone();
+    let rest = || Approved::Wave("rest".into());
+    succeed(&mut world, "d00", at(10));
+    approve(&mut world, "stranger", "mallory", &revision, rest());
+    approve(&mut world, "old", "alice", "an-older-revision", rest());
+    approve(
+        &mut world,
+        "elsewhere",
+        "alice",
+        &revision,
+        Approved::Wave("canary".into()),
+    );
+    let (waits, granted) = tick(&mut world, at(20));
+    assert_eq!(
+        (reason(&world, &waits, "d01"), granted.len()),
+        (Some("Approval"), 0)
+    );
+    let waiting = waits.verdict(&world, "d01").unwrap().waiting.unwrap();
+    assert_eq!(
+        waiting.sentence(&world).to_string(),
+        "wave 2 (rest) opens when one of these has approved this revision: alice"
+    );
+    approve(&mut world, "mine", "alice", &revision, rest());
+    let (opened, granted) = tick(&mut world, at(30));
+    assert_eq!(granted.len(), 7);
+    let given = &rollout(&opened).status.approvals;
+    assert_eq!(given.len(), 1);
+    assert_eq!(
+        (
+            given[0].approval.as_str(),
+            given[0].by.as_str(),
+            given[0].what.as_str()
+        ),
+        ("mine", "alice", "wave rest")
+    );
+    // Taken back: what has not started does not start, and that it was given stays written.
+    world.remove_approval("mine");
+    let (closed, _) = tick(&mut world, at(40));
+    assert_eq!(
+        (closed.withdraw.len(), rollout(&closed).status.approvals.len()),
+        (7, 1)
+    );
+}
+
+#[test]
+fn a_halt_ends_by_the_approval_of_someone_named_and_the_next_failure_halts_again() {
+    let mut world = fleet(
+        8,
+        PoolFacts {
+            approvals: Vec::new(),
+            ..approved_pool()
+        },
+    );
+    let (first, _) = tick(&mut world, at(0));
+    let revision = rollout(&first).status.revision.clone();
+    fail(&mut world, "d00", Outcome::Failed, at(10));
+    let (halted, _) = tick(&mut world, at(20));
+    let halt = rollout(&halted).status.halt.clone().unwrap();
+    assert!(
+        halt.message.ends_with("or approve (one of alice)"),
+        "{}",
+        halt.message
+    );
+    approve(&mut world, "no", "mallory", &revision, Approved::Resume(halt.at));
+    approve(&mut world, "early", "alice", &revision, Approved::Resume(at(19)));
+    let (still, granted) = tick(&mut world, at(30));
+    assert_eq!(
+        (rollout(&still).status.halt.as_ref(), granted.len()),
+        (Some(&halt), 0)
+    );
+    approve(&mut world, "yes", "alice", &revision, Approved::Resume(halt.at));
+    let (resumed, granted) = tick(&mut world, at(40));
+    assert_eq!((rollout(&resumed).status.halt.as_ref(), granted.len()), (None, 7));
+    assert_eq!(
+        reason(&world, &resumed, "d00"),
+        Some("Failed"),
+        "it is not tried again"
+    );
+    assert_eq!(rollout(&resumed).status.approvals[0].what, "resume");
+    fail(&mut world, "d01", Outcome::Failed, at(50));
+    let (again, _) = tick(&mut world, at(60));
+    assert!(
+        rollout(&again).status.halt.is_some(),
+        "the approval was for the first halt"
+    );
 }

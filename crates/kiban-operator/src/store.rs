@@ -16,7 +16,8 @@ use crate::{clock::Clock, context::Context, metrics::Metrics};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use kiban_api::{
-    Device, FirmwareBaseline, FleetPolicy, FleetRepository, HardwareModel, HardwarePool, Operation, Rollout,
+    Approval, Device, FirmwareBaseline, FleetPolicy, FleetRepository, HardwareModel, HardwarePool, Operation,
+    Rollout,
 };
 use kube::{
     Api, Resource, ResourceExt,
@@ -61,6 +62,7 @@ pub struct Stores {
     pub baselines: Store<FirmwareBaseline>,
     pub rollouts: Store<Rollout>,
     pub operations: Store<Operation>,
+    pub approvals: Store<Approval>,
 }
 
 macro_rules! watched {
@@ -102,6 +104,7 @@ watched! {
     FirmwareBaseline => baselines,
     Rollout => rollouts,
     Operation => operations,
+    Approval => approvals,
 }
 
 impl Stores {
@@ -115,6 +118,7 @@ impl Stores {
         self.baselines.wait_until_ready().await;
         self.rollouts.wait_until_ready().await;
         self.operations.wait_until_ready().await;
+        self.approvals.wait_until_ready().await;
     }
 }
 

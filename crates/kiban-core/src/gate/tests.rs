@@ -40,6 +40,7 @@ fn judged(rule: GateRule, facts: Option<GateFacts>, stored: &[GateStanding], wav
         pool: &row,
         ailing: Ailing::default(),
         stored,
+        resumed_at: None,
         wave,
         now: at(1000),
     };

@@ -161,6 +161,16 @@ pub fn rollout(object: &Rollout) -> Option<(RolloutRecord, u64)> {
         halted_at: halt.map(|halt| halt.at.0),
         halt: halt.map(|halt| halt.message.clone()).unwrap_or_default(),
         failed_devices: halt.map(|halt| halt.devices.clone()).unwrap_or_default(),
+        approvals: status
+            .approvals
+            .iter()
+            .map(|given| kiban_core::approval::ApprovalGiven {
+                approval: given.approval.clone(),
+                what: given.what.clone(),
+                by: given.by.clone(),
+                at: given.at.0,
+            })
+            .collect(),
         completed_at: status.completed_at.as_ref().map(|at| at.0),
     };
     let mark = fnv(format!("{record:?}").as_bytes());

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kiban_api::{
     FirmwareBaseline, FirmwareBaselineStatus, FleetPolicy, FleetPolicyStatus, HardwarePool,
     HardwarePoolStatus, Rollout, RolloutStatus,
-    rollout::{GateStatus, Halt},
+    rollout::{GateStatus, GivenApproval, Halt, Resumed},
 };
 use kiban_core::plan::{BaselineSummary, Plan, PoolSummary, RolloutState};
 
@@ -38,6 +38,22 @@ pub fn rollout(object: &Rollout, state: &RolloutState, now: Timestamp) -> Rollou
                 message: gate.message.clone(),
             })
             .collect(),
+        approvals: wanted
+            .approvals
+            .iter()
+            .map(|given| GivenApproval {
+                approval: given.approval.clone(),
+                what: given.what.clone(),
+                by: given.by.clone(),
+                at: Time(given.at),
+            })
+            .collect(),
+        resumed: wanted.resumed.as_ref().map(|resumed| Resumed {
+            halt: Time(resumed.halt),
+            at: Time(resumed.at),
+            failed: resumed.failed,
+            lost: resumed.lost,
+        }),
         halt: wanted.halt.as_ref().map(|halt| Halt {
             at: Time(halt.at),
             message: halt.message.clone(),
@@ -129,6 +145,7 @@ pub fn is_milestone(before: Option<&RolloutStatus>, after: &RolloutStatus) -> bo
             || before.completed_at != after.completed_at
             || before.started_at != after.started_at
             || before.gates != after.gates
+            || before.approvals != after.approvals
             || before.halt.is_some() != after.halt.is_some()
     })
 }
@@ -157,6 +174,11 @@ pub fn news(before: Option<&RolloutStatus>, after: &RolloutStatus) -> Vec<(&'sta
             after.wave, after.waves, after.done, after.total
         );
         news.push(("WaveCompleted", text, false));
+    }
+    let known = same.map_or(0, |before| before.approvals.len());
+    for given in after.approvals.iter().skip(known) {
+        let text = format!("{}, by {} ({})", given.what, given.by, given.approval);
+        news.push(("Approved", text, false));
     }
     if let Some(halt) = &after.halt
         && same.is_none_or(|before| before.halt.is_none())

@@ -34,6 +34,7 @@ pub struct Keeper {
     baselines: Subscription,
     rollouts: Subscription,
     operations: Subscription,
+    approvals: Subscription,
 }
 
 impl Keeper {
@@ -52,6 +53,7 @@ impl Keeper {
             baselines: stores.baselines.subscribe(),
             rollouts: stores.rollouts.subscribe(),
             operations: stores.operations.subscribe(),
+            approvals: stores.approvals.subscribe(),
         };
         keeper.policy();
         for object in stores.models.all() {
@@ -73,6 +75,9 @@ impl Keeper {
             keeper.world.upsert_operation(convert::operation(&object));
         }
         keeper.undecodable_operations();
+        for object in stores.approvals.all() {
+            keeper.approval(&object.name_any());
+        }
         keeper.world.set_gates(gates.all());
         keeper
     }
@@ -88,6 +93,7 @@ impl Keeper {
             () = self.baselines.woken() => {}
             () = self.rollouts.woken() => {}
             () = self.operations.woken() => {}
+            () = self.approvals.woken() => {}
             () = self.gates.woken() => {}
         }
     }
@@ -129,6 +135,9 @@ impl Keeper {
             };
         }
         self.undecodable_operations();
+        for name in self.approvals.take() {
+            self.approval(&name);
+        }
         self.world.set_gates(self.gates.all());
         devices
     }
@@ -153,6 +162,15 @@ impl Keeper {
                     self.world.upsert_policy(paused)
                 }
             },
+        };
+    }
+
+    /// One that says nothing is as one that is not there.
+    fn approval(&mut self, name: &str) {
+        let object = self.stores.approvals.get(name);
+        match object.and_then(|object| convert::approval(&object)) {
+            Some(facts) => self.world.upsert_approval(facts),
+            None => self.world.remove_approval(name),
         };
     }
 
