@@ -31,6 +31,7 @@ mod spec;
 mod state;
 mod task;
 mod update;
+pub mod world;
 
 pub use certificate::CertificateError;
 pub use clock::Clock;

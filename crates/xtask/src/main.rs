@@ -12,6 +12,7 @@ mod bench;
 mod cluster;
 mod demo;
 mod generate;
+mod simulate;
 mod test;
 mod workspace;
 
@@ -31,6 +32,8 @@ enum Task {
     Generate(generate::Args),
     /// Run the benches and print one table.
     Bench(bench::Args),
+    /// Play seeded worlds: the real planner and step machine under faults, every invariant checked after every event.
+    Simulate(simulate::Args),
     /// Start the tests' control plane with Kiban's CRDs, and stay until Ctrl-C.
     Cluster,
 }
@@ -42,6 +45,7 @@ async fn main() -> ExitCode {
         Task::Test(args) => test::run(args).await,
         Task::Generate(args) => generate::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Simulate(args) => simulate::run(&args),
         Task::Cluster => cluster::run().await,
     };
     match done {

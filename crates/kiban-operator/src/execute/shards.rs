@@ -45,14 +45,10 @@ impl Shards {
         }
     }
 
-    /// The shard of a device: FNV-1a, the same in every version and on every machine.
+    /// The shard of a device.
     #[must_use]
     pub fn of(&self, device: &str) -> u32 {
-        let hash = device.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-        });
-        // The low bits of FNV are its best ones, but names that differ in the last letter alone need the fold.
-        (hash ^ (hash >> 16)) % self.count
+        kiban_core::shard::of(device, self.count)
     }
 
     /// The shard of a device, if this replica holds it.
@@ -106,21 +102,5 @@ impl Shards {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, Holding>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn devices_are_spread_over_the_shards() {
-        let shards = Shards::new(16, Arc::default(), Metrics::new());
-        let mut count = [0_u32; 16];
-        for n in 0..4_800 {
-            count[shards.of(&format!("tyo-b{:02}-{:02}", n / 48, n % 48)) as usize] += 1;
-        }
-        assert!(count.iter().all(|n| (150..450).contains(n)), "{count:?}");
-        assert_eq!(shards.of("tyo-b07-12"), shards.of("tyo-b07-12"));
     }
 }
