@@ -80,6 +80,35 @@ pub struct BaselineComponent {
     /// Allow the way back to an older version. Default false: a version known to be newer than `version` is left alone and reported.
     #[serde(default)]
     pub allow_downgrade: bool,
+    /// Versions from which `version` may be installed directly, as a requirement. A device that runs another one, and that no
+    /// stepping stone brings there, waits and says so. Default: from any. Example: `">=1.10.2"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128), regex(pattern = VERSION))]
+    pub from: Option<String>,
+    /// Stepping stones: versions that are installed on the way, in this order, each read back before the next. One operation
+    /// does them all. Default: none. Example: `[{version: "1.10.2", from: "<1.10.2", image: {…}}]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub via: Vec<SteppingStone>,
+}
+
+/// A version that is installed on the way to the wanted one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SteppingStone {
+    /// The version, as the BMC reports it once installed. Example: `"1.10.2"`.
+    #[schemars(length(min = 1, max = 64), regex(pattern = VERSION))]
+    pub version: String,
+    /// Versions from which the way leads over this stone, as a requirement. Default: every version known to be older. Needed where
+    /// versions cannot be compared. Example: `"<1.10.2"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128), regex(pattern = VERSION))]
+    pub from: Option<String>,
+    /// Where the image is.
+    pub image: Image,
+    /// What makes it run. Default: by the class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
 }
 
 /// A firmware image.

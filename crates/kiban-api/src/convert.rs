@@ -553,7 +553,22 @@ impl Errors {
                 error.message,
             );
         });
-        facts::WantedComponent {
+        let via = wanted.via.iter().enumerate().filter_map(|(at, stone)| {
+            let image = facts::Image::try_from(&stone.image).map_err(|error| {
+                self.add(
+                    format!("spec.components[{index}].via[{at}].image.{}", error.field),
+                    error.message,
+                );
+            });
+            Some(facts::SteppingStone {
+                version: stone.version.clone(),
+                from: stone.from.clone(),
+                image: image.ok()?,
+                activation: stone.activation.map(Into::into),
+            })
+        });
+        let via = via.collect();
+        let wanted = facts::WantedComponent {
             class: wanted.class.into(),
             matches: wanted.match_.as_ref().map(Into::into).unwrap_or_default(),
             version: wanted.version.clone(),
@@ -562,7 +577,13 @@ impl Errors {
             image: image.ok(),
             activation: wanted.activation.map(Into::into),
             allow_downgrade: wanted.allow_downgrade,
+            from: wanted.from.clone(),
+            via,
+        };
+        for (field, why) in kiban_core::path::faults(&wanted) {
+            self.add(format!("spec.components[{index}].{field}"), why);
         }
+        wanted
     }
 }
 

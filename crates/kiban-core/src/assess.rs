@@ -13,6 +13,7 @@ use crate::{
     compliance::{Assessment, Compliance, Difference, DifferenceKind},
     component::ComponentClass,
     facts::{BaselineFacts, FirmwareFacts, PolicyFacts, WantedComponent},
+    path,
     version::{FirmwareVersion, Requirement, Verdict},
 };
 use std::cmp::Ordering;
@@ -81,15 +82,18 @@ pub(crate) fn assess_readings(
             judge(entry, reading, policy)
         };
         if let Some(kind) = kind {
+            let (kind, via) = led(entry, reading, policy, kind);
             differences.push(Difference {
                 wanted: index,
                 component: Some(at),
                 class: entry.class,
-                line: line(entry, Some(reading), &kind),
+                line: line(entry, Some(reading), &kind, &via),
                 kind,
+                via,
             });
         }
     }
+    part_ways(readings, wanted, &mut differences);
     for (index, entry) in wanted.iter().enumerate() {
         if must_exist(entry) && spoken_of.get(index) == Some(&false) {
             let kind = DifferenceKind::NotFound;
@@ -97,8 +101,9 @@ pub(crate) fn assess_readings(
                 wanted: index,
                 component: None,
                 class: entry.class,
-                line: line(entry, None, &kind),
+                line: line(entry, None, &kind, &[]),
                 kind,
+                via: Vec::new(),
             });
         }
     }
@@ -157,7 +162,7 @@ fn judge(entry: &WantedComponent, reading: &Reading<'_>, policy: &PolicyFacts) -
             return None;
         }
     }
-    if let Some(reason) = denial(entry, reading, policy) {
+    if let Some(reason) = denial(entry, &entry.version, reading, policy) {
         return Some(DifferenceKind::Denied { reason });
     }
     if beyond(reading.version, Ordering::Greater, &entry.version) && !entry.allow_downgrade {
@@ -180,13 +185,81 @@ fn judge(entry: &WantedComponent, reading: &Reading<'_>, policy: &PolicyFacts) -
     })
 }
 
-/// Why the wanted version must not be installed on this component.
-fn denial(entry: &WantedComponent, reading: &Reading<'_>, policy: &PolicyFacts) -> Option<String> {
-    if entry
-        .deny
+/// An update with the stepping stones that lead to it, or why none do. Any other difference as it is.
+fn led(
+    entry: &WantedComponent,
+    reading: &Reading<'_>,
+    policy: &PolicyFacts,
+    kind: DifferenceKind,
+) -> (DifferenceKind, Vec<usize>) {
+    let DifferenceKind::Update { staged } = kind else {
+        return (kind, Vec::new());
+    };
+    let via = match path::stones(reading.version, entry) {
+        Ok(via) => via,
+        Err(error) => {
+            return (
+                DifferenceKind::NoPath {
+                    why: error.to_string(),
+                },
+                Vec::new(),
+            );
+        }
+    };
+    for stone in via.iter().filter_map(|at| entry.via.get(*at)) {
+        if let Some(reason) = denial(entry, &stone.version, reading, policy) {
+            let reason = format!("the stepping stone {}: {reason}", stone.version);
+            return (DifferenceKind::Denied { reason }, Vec::new());
+        }
+        if reading
+            .lowest_supported
+            .is_some_and(|lowest| beyond(&stone.version, Ordering::Less, lowest))
+        {
+            let why = format!("the BMC takes no longer the stepping stone {}", stone.version);
+            return (DifferenceKind::NoPath { why }, Vec::new());
+        }
+    }
+    (DifferenceKind::Update { staged }, via)
+}
+
+/// One entry's update is sent to all components that it speaks of. So where one of them needs stepping stones, all must
+/// start from the same version: a stone would take the others back.
+fn part_ways(readings: &[Reading<'_>], wanted: &[WantedComponent], differences: &mut [Difference]) {
+    let led: Vec<usize> = differences
         .iter()
-        .any(|version| may_be_same(version, &entry.version))
-    {
+        .filter(|it| !it.via.is_empty())
+        .map(|it| it.wanted)
+        .collect();
+    for index in led {
+        let Some(entry) = wanted.get(index) else { continue };
+        let mut versions = readings
+            .iter()
+            .filter(|reading| covers(entry, reading))
+            .map(|reading| reading.version);
+        let first = versions.next().unwrap_or_default();
+        if versions.all(|version| version == first) {
+            continue;
+        }
+        for difference in differences.iter_mut().filter(|it| it.wanted == index) {
+            let why = "components of this entry run different versions, and stepping stones would take some of them back: \
+                       part them by match"
+                .to_owned();
+            difference.kind = DifferenceKind::NoPath { why };
+            difference.via.clear();
+            let reading = difference.component.and_then(|at| readings.get(at));
+            difference.line = line(entry, reading, &difference.kind, &[]);
+        }
+    }
+}
+
+/// Why a version must not be installed on this component.
+fn denial(
+    entry: &WantedComponent,
+    wanted: &str,
+    reading: &Reading<'_>,
+    policy: &PolicyFacts,
+) -> Option<String> {
+    if entry.deny.iter().any(|version| may_be_same(version, wanted)) {
         return Some("the baseline denies its own version".to_owned());
     }
     policy
@@ -198,19 +271,19 @@ fn denial(entry: &WantedComponent, reading: &Reading<'_>, policy: &PolicyFacts) 
                 .matches
                 .covers(reading.manufacturer, reading.model, reading.name)
         })
-        .find(|denied| {
-            denied
-                .versions
-                .iter()
-                .any(|version| may_be_same(version, &entry.version))
-        })
+        .find(|denied| denied.versions.iter().any(|version| may_be_same(version, wanted)))
         .map(|denied| match denied.reason.as_str() {
             "" => "the FleetPolicy denies it".to_owned(),
             reason => reason.to_owned(),
         })
 }
 
-fn line(entry: &WantedComponent, reading: Option<&Reading<'_>>, kind: &DifferenceKind) -> String {
+fn line(
+    entry: &WantedComponent,
+    reading: Option<&Reading<'_>>,
+    kind: &DifferenceKind,
+    via: &[usize],
+) -> String {
     let class = entry.class;
     let wanted = &entry.version;
     let Some(reading) = reading else {
@@ -238,8 +311,19 @@ fn line(entry: &WantedComponent, reading: Option<&Reading<'_>>, kind: &Differenc
         }
         DifferenceKind::Ambiguous => " by one entry, and another version by another".to_owned(),
         DifferenceKind::Downgrade => " (newer than wanted, left alone)".to_owned(),
+        DifferenceKind::NoPath { why } => format!(" (no path: {why})"),
     };
-    format!("{class}{label}: {is}, wanted {wanted}{note}")
+    let stones: Vec<&str> = via
+        .iter()
+        .filter_map(|at| entry.via.get(*at))
+        .map(|stone| stone.version.as_str())
+        .collect();
+    let way = if stones.is_empty() {
+        String::new()
+    } else {
+        format!(" via {}", stones.join(", "))
+    };
+    format!("{class}{label}: {is}, wanted {wanted}{way}{note}")
 }
 
 /// What tells the component from others of its class: maker and model, else its name.
@@ -303,6 +387,8 @@ mod tests {
             }),
             activation: None,
             allow_downgrade: false,
+            from: None,
+            via: Vec::new(),
         }
     }
 

@@ -57,6 +57,11 @@ pub enum DifferenceKind {
     NotFound,
     /// A newer version runs and the way back is not allowed: left alone.
     Downgrade,
+    /// No path leads from the version that runs to the wanted one.
+    NoPath {
+        /// Why, and what would mend it.
+        why: String,
+    },
 }
 
 impl DifferenceKind {
@@ -84,6 +89,9 @@ pub struct Difference {
     pub class: ComponentClass,
     /// What is with it.
     pub kind: DifferenceKind,
+    /// Of an update: indices of the entry's stepping stones that come before the wanted version, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub via: Vec<usize>,
     /// One line for people: `NIC Mellanox ConnectX-6: 20.37.1014, wanted 20.39.2048`.
     pub line: String,
 }

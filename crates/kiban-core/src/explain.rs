@@ -401,22 +401,26 @@ pub(crate) fn after(world: &World, plan: &Plan, device: Device<'_>, verdict: Ver
         let Some(entry) = baseline.components.get(wanted) else {
             continue;
         };
-        let from = assessment
-            .differences
-            .iter()
-            .find(|difference| difference.wanted == wanted)
+        let difference = assessment.differences.iter().find(|it| it.wanted == wanted);
+        let mut from = difference
             .and_then(|difference| firmware.get(difference.component?))
             .map_or("", |facts| facts.version.as_str());
-        after
-            .updates
-            .push(format!("{} {from} -> {}", entry.class, entry.version));
-        match entry.activation.unwrap_or(Activation::of_class(entry.class)) {
-            Activation::None => {}
-            Activation::BmcReset => after.bmc_resets += 1,
-            Activation::HostReset | Activation::ColdBoot => after.host_resets += 1,
-            Activation::AcCycle => {
-                after.host_resets += 1;
-                after.ac_cycles += 1;
+        let via = difference.map_or(&[][..], |difference| &difference.via);
+        let stones = via.iter().filter_map(|at| entry.via.get(*at));
+        let hops = stones
+            .map(|stone| (stone.version.as_str(), stone.activation))
+            .chain([(entry.version.as_str(), entry.activation)]);
+        for (to, activation) in hops {
+            after.updates.push(format!("{} {from} -> {to}", entry.class));
+            from = to;
+            match activation.unwrap_or(Activation::of_class(entry.class)) {
+                Activation::None => {}
+                Activation::BmcReset => after.bmc_resets += 1,
+                Activation::HostReset | Activation::ColdBoot => after.host_resets += 1,
+                Activation::AcCycle => {
+                    after.host_resets += 1;
+                    after.ac_cycles += 1;
+                }
             }
         }
     }

@@ -440,6 +440,28 @@ pub struct WantedComponent {
     /// Whether the way back to an older version is allowed.
     #[serde(default)]
     pub allow_downgrade: bool,
+    /// Versions from which it may be installed directly, as a requirement; None: from any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Versions to pass through on the way, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub via: Vec<SteppingStone>,
+}
+
+/// A version that a component passes through on its way to the wanted one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SteppingStone {
+    /// The version.
+    pub version: String,
+    /// Versions from which the way leads over this stone, as a requirement; None: from every version known to be older.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Its image.
+    pub image: Image,
+    /// What makes it run; None: by the class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
 }
 
 /// Which components of a class an entry speaks of: every given pattern must match, `*` stands for any text, upper

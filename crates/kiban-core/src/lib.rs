@@ -32,6 +32,7 @@ pub mod history;
 pub mod impact;
 pub mod lease;
 pub mod operation;
+pub mod path;
 pub mod pattern;
 pub mod plan;
 pub mod revision;

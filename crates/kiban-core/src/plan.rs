@@ -10,7 +10,7 @@ use crate::{
     budget::{Ask, Budgets},
     compliance::{Assessment, Compliance},
     component::ComponentClass,
-    facts::{Activation, ComponentMatch, Image, RolloutStatus},
+    facts::{Activation, ComponentMatch, Image, RolloutStatus, WantedComponent},
     finding::Finding,
     grant::{self, Entrant, RolloutGate},
     revision,
@@ -557,19 +557,21 @@ fn new_operation(
     let row = world.device_row(device)?;
     let readings = world.firmware_rows(row.firmware)?;
     let rollout = proposal.state.name.clone();
-    let updates = assessment.updates().into_iter().filter_map(|wanted| {
-        let entry = group.baseline_row.facts.components.get(wanted)?;
-        let first = assessment.differences.iter().find(|it| it.wanted == wanted)?;
-        let reading = readings.get(first.component?)?;
-        Some(PlannedUpdate {
-            class: entry.class,
-            matches: entry.matches.clone(),
-            name: world.text(reading.name).to_owned(),
-            from: world.text(reading.version).to_owned(),
-            to: entry.version.clone(),
-            image: entry.image.clone()?,
-            activation: entry.activation.unwrap_or(Activation::of_class(entry.class)),
-        })
+    let updates = assessment.updates().into_iter().flat_map(|wanted| {
+        let entry = group.baseline_row.facts.components.get(wanted);
+        let first = assessment.differences.iter().find(|it| it.wanted == wanted);
+        entry
+            .zip(first)
+            .and_then(|(entry, first)| {
+                let reading = readings.get(first.component?)?;
+                hops(
+                    entry,
+                    &first.via,
+                    world.text(reading.name),
+                    world.text(reading.version),
+                )
+            })
+            .unwrap_or_default()
     });
     Some(NewOperation {
         device: row.name.to_string(),
@@ -587,6 +589,27 @@ fn new_operation(
         updates: updates.collect(),
         rollout,
     })
+}
+
+/// The updates of one component: its stepping stones, then the version wanted.
+fn hops(entry: &WantedComponent, via: &[usize], name: &str, is: &str) -> Option<Vec<PlannedUpdate>> {
+    let mut from = is.to_owned();
+    let mut hop = |to: &str, image: &Image, activation: Option<Activation>| PlannedUpdate {
+        class: entry.class,
+        matches: entry.matches.clone(),
+        name: name.to_owned(),
+        from: std::mem::replace(&mut from, to.to_owned()),
+        to: to.to_owned(),
+        image: image.clone(),
+        activation: activation.unwrap_or(Activation::of_class(entry.class)),
+    };
+    let mut hops = Vec::with_capacity(via.len() + 1);
+    for at in via {
+        let stone = entry.via.get(*at)?;
+        hops.push(hop(&stone.version, &stone.image, stone.activation));
+    }
+    hops.push(hop(&entry.version, entry.image.as_ref()?, entry.activation));
+    Some(hops)
 }
 
 impl PoolSummary {

@@ -700,6 +700,11 @@ fn waiting_on(
         DifferenceKind::Update { .. } => return None,
         DifferenceKind::Denied { .. } => WaitingOn::Denied { class, version },
         DifferenceKind::NoImage => WaitingOn::Image { class, version },
+        DifferenceKind::NoPath { .. } => WaitingOn::Path {
+            class,
+            is: reading.map_or(Sym::EMPTY, |row| row.version),
+            wanted: version,
+        },
         DifferenceKind::NotUpdateable => WaitingOn::NotUpdateable { class, component },
         DifferenceKind::LowestSupported => WaitingOn::LowestSupported {
             class,

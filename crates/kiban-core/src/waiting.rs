@@ -99,6 +99,15 @@ pub enum WaitingOn {
         /// The lowest accepted.
         lowest: Sym,
     },
+    /// No path leads from the version that runs to the wanted one.
+    Path {
+        /// Class.
+        class: ComponentClass,
+        /// What runs.
+        is: Sym,
+        /// What is wanted.
+        wanted: Sym,
+    },
     /// The device has no such component.
     ComponentNotFound {
         /// Class.
@@ -261,6 +270,7 @@ impl WaitingOn {
             Self::Image { .. } => "Image",
             Self::NotUpdateable { .. } => "NotUpdateable",
             Self::LowestSupported { .. } => "LowestSupported",
+            Self::Path { .. } => "Path",
             Self::ComponentNotFound { .. } => "ComponentNotFound",
             Self::VersionUnknown { .. } => "VersionUnknown",
             Self::Downgrade { .. } => "Downgrade",
@@ -394,6 +404,13 @@ impl fmt::Display for Sentence<'_> {
                 "{class} {} is wanted, but its BMC takes nothing below {}",
                 text(version),
                 text(lowest)
+            ),
+            WaitingOn::Path { class, is, wanted } => write!(
+                f,
+                "no path leads from {class} {} to {}: add a stepping stone (via) to the baseline, or tell from which \
+                 versions those that are there are taken",
+                text(is),
+                text(wanted)
             ),
             WaitingOn::ComponentNotFound { class } => {
                 write!(f, "its BMC lists no {class}, of which the baseline wants a version")

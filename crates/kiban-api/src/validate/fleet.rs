@@ -128,6 +128,15 @@ impl<'d, 'a> Fleet<'d, 'a> {
                 findings,
             );
         }
+        // What the schema refuses has its own findings, and is not understood further.
+        if let Ok(object) = serde_json::from_value(baseline.value.clone())
+            && let Err(errors) = crate::convert::baseline(&object)
+        {
+            for error in errors.0 {
+                let place = baseline.root.at(&error.field).place;
+                findings.push(Finding::error(baseline.file, place, &error.field, error.message));
+            }
+        }
         for (index, component) in list(&baseline.value, "/spec/components").iter().enumerate() {
             if text(component, "/image/url").starts_with("file:") {
                 let field = format!("spec.components[{index}].image.url");

@@ -70,6 +70,8 @@ pub fn wanted(version: &str) -> WantedComponent {
         }),
         activation: None,
         allow_downgrade: true,
+        from: None,
+        via: Vec::new(),
     }
 }
 

@@ -227,6 +227,8 @@ fn wants(version: &str) -> Measure {
         image,
         activation: None,
         allow_downgrade: false,
+        from: None,
+        via: Vec::new(),
     };
     let baseline = BaselineFacts {
         name: "b".into(),

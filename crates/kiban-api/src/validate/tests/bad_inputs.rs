@@ -393,6 +393,25 @@ fn cases() -> Vec<(&'static str, String, &'static str)> {
             "two components have the same class and match",
         ),
         (
+            "35 a via that loops",
+            version(
+                "\"2.0\", via: [{version: \"2.0\", image: {url: https://firmware.example/x, sha256: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef}}]",
+            ),
+            "spec.components[0].via[0].version: is the wanted version itself",
+        ),
+        (
+            "35 a via that leads nowhere",
+            version(
+                "\"2.0\", from: \">=1.5\", via: [{version: \"1.0\", image: {url: https://firmware.example/x, sha256: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef}}]",
+            ),
+            "spec.components[0].from: does not take 1.0, the last stepping stone, which then leads nowhere",
+        ),
+        (
+            "35 a requirement that nobody can read",
+            version("\"2.0\", accept: \">>1\""),
+            "spec.components[0].accept: \">>\" is no operator",
+        ),
+        (
             "38 uid",
             metadata("  uid: 1234"),
             "metadata.uid belongs to a cluster",
