@@ -147,13 +147,23 @@ impl<'a> Checker<'a> {
             let by_policy = denied.iter().any(|it| {
                 it.class == update.class && it.matches.is_any() && it.versions.contains(&update.to)
             });
-            let entry =
-                |it: &&crate::facts::WantedComponent| it.class == update.class && it.version == update.to;
-            let by_itself = baseline
-                .components
-                .iter()
-                .find(entry)
-                .is_none_or(|wanted| wanted.deny.contains(&update.to));
+            let says = |it: &&crate::facts::WantedComponent| {
+                it.class == update.class
+                    && (it.version == update.to || it.via.iter().any(|stone| stone.version == update.to))
+            };
+            let entry = baseline.components.iter().find(says);
+            let by_itself = entry.is_none_or(|wanted| wanted.deny.contains(&update.to));
+            // The last step is taken only from where the baseline says that it may be.
+            let from = entry
+                .filter(|wanted| wanted.version == update.to)
+                .and_then(|wanted| wanted.from.as_deref())
+                .map(crate::version::Requirement::parse);
+            let is = crate::version::FirmwareVersion::parse(&update.from);
+            if from
+                .is_some_and(|from| from.map_or(true, |from| from.check(&is) != crate::version::Verdict::Met))
+            {
+                self.fault("StoneLeftOut", format!("{name}: {} {}", update.class, update.to));
+            }
             if by_policy || by_itself {
                 self.fault("Denied", format!("{name}: {} {}", update.class, update.to));
             }
