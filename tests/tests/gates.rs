@@ -3,6 +3,9 @@
 //! Against a real Prometheus that scrapes a target of the test's own, a real API server, and emulated machines whose record says what
 //! was flashed.
 
+// A lock is poisoned only when the test has failed already.
+#![allow(clippy::unwrap_used)]
+
 use anyhow::{Context, Result, ensure};
 use kiban_lab::{
     estate::{Estate, Pool},

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// One person's consent to one wave of one revision of a rollout, or to the end of one halt. It never changes; deleting it takes it
 /// back for what has not started.
+// One printer column after another is no attribute given twice.
+#[allow(clippy::duplicated_attributes)]
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "kiban.dev",

@@ -356,7 +356,7 @@ fn then(waiting: &[WaitingOn], after: &After, verdict: Verdict, now: Timestamp) 
                 then.push("the other device of its redundancy group is available again".to_owned());
             }
             WaitingOn::Approval { wave, .. } => {
-                then.push(format!("somebody approves, and wave {wave} opens"))
+                then.push(format!("somebody approves, and wave {wave} opens"));
             }
             WaitingOn::Gate { wave, .. } | WaitingOn::GateHealth { wave, .. } => {
                 then.push(format!("the gate holds, and wave {wave} opens"));

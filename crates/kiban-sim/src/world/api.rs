@@ -72,7 +72,8 @@ pub(super) struct Device {
 }
 
 /// Whatever is watched.
-#[expect(clippy::large_enum_variant, reason = "it is always behind an Rc or a Box")]
+// It is always behind an Rc or a Box.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Object {
     Operation(Operation),

@@ -159,6 +159,8 @@ impl Sim {
             }),
             activation: None,
             allow_downgrade: true,
+            from: None,
+            via: Vec::new(),
         };
         let both = [
             ("r650", vec![wanted(ComponentClass::Bios)]),
