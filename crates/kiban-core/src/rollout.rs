@@ -114,10 +114,12 @@ fn proposal(
         })
         .or_else(|| stored.and_then(|status| status.resumed.clone()));
     let judged = |wave| judge(world, group, stored, resumed.as_ref(), complete, wave, now);
-    let present = wave::wave(&pool.waves, progress(false), stored, now).wave;
+    let present = wave::wave(&pool.waves, progress(false), stored, now);
+    // One that was done a moment ago soaks already, though no status says so yet.
+    let soaks = present.done_at.is_some() || stored.is_some_and(|status| status.wave_done_at.is_some());
     let begun = through + group.running > 0 && !complete;
-    let halt = halt(group, stored, resumed.as_ref(), now).or_else(|| {
-        let failing = judged(present).into_iter().find(|it| it.halts && begun)?;
+    let halt = halt(group, stored, resumed.as_ref(), soaks, now).or_else(|| {
+        let failing = judged(present.wave).into_iter().find(|it| it.halts && begun)?;
         Some(gate_halt(group, &failing, now))
     });
     let wave = wave::wave(&pool.waves, progress(halt.is_some()), stored, now);
@@ -267,6 +269,7 @@ fn halt(
     group: &GroupSurvey<'_>,
     stored: Option<&RolloutStatus>,
     resumed: Option<&Resumed>,
+    soaks: bool,
     now: Timestamp,
 ) -> Option<HaltFacts> {
     let ended = |halt: &HaltFacts| resumed.is_some_and(|resumed| resumed.halt == halt.at);
@@ -278,7 +281,6 @@ fn halt(
     }
     let limit = limit(group);
     // What loses its health while its wave soaks is what the soak is for.
-    let soaks = stored.is_some_and(|status| status.wave_done_at.is_some());
     let lost: &[&str] = if soaks { &group.lost_names } else { &[] };
     // What a person has looked at and let pass does not halt again.
     let failures = group
