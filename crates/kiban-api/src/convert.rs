@@ -278,6 +278,14 @@ pub fn rollout(object: &rollout::Rollout) -> facts::RolloutFacts {
                 failed: resumed.failed,
                 lost: resumed.lost,
             }),
+            canaries: status
+                .canaries
+                .iter()
+                .map(|canary| facts::CanaryFacts {
+                    class: canary.class.clone(),
+                    device: canary.device.clone(),
+                })
+                .collect(),
             halt: status.halt.as_ref().map(|halt| facts::HaltFacts {
                 at: halt.at.0,
                 message: halt.message.clone(),

@@ -156,7 +156,8 @@ pub enum FailureDomain {
     "!has(self.approvals) || self.approvals.all(a, self.waves.exists(w, has(w.name) && w.name == a.beforeWave))")
     .message("an approval names a wave that there is not: give the wave that name, or correct beforeWave").field_path(".approvals"))]
 pub struct RolloutStrategy {
-    /// The waves, in order. Each says how far the change has spread when the wave is done, of all devices that the change concerns;
+    /// The waves, in order. The first is the canaries': it lasts until every class of devices (model, parts and present
+    /// versions alike) has one through well, even where it is smaller than their number. Each says how far the change has spread when the wave is done, of all devices that the change concerns;
     /// the last is implied to be 100 %. Default: 1 device, then 10 %, then 100 %, without a soak. Example:
     /// `[{devices: 1}, {percent: 5, soak: 24h}, {percent: 100}]`.
     #[serde(default = "default_waves")]

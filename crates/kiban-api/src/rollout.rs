@@ -102,6 +102,10 @@ pub struct RolloutStatus {
     /// The last halt that an approval ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed: Option<Resumed>,
+    /// The devices that went first of their classes (model, parts and present versions alike). The first 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub canaries: Vec<Canary>,
     /// Set when the rollout halted; stays until a new revision, or an approval that ends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halt: Option<Halt>,
@@ -156,6 +160,16 @@ pub struct GateStatus {
     /// What was seen when it became so.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+}
+
+/// The device that went first of its class.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Canary {
+    /// Digest of the class: the model, and the present versions of what is to change.
+    pub class: String,
+    /// Name of the device.
+    pub device: String,
 }
 
 /// Why a rollout halted.

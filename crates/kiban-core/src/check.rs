@@ -56,6 +56,7 @@ pub fn check(world: &World, plan: &Plan) -> Vec<Violation> {
     checker.budgets();
     checker.dark();
     checker.waves();
+    checker.canaries();
     checker.halts();
     checker.gates();
     checker.approvals();
@@ -207,7 +208,14 @@ impl<'a> Checker<'a> {
                     .max()
                     .unwrap_or(0)
             });
-            if reach.is_some_and(|reach| begun > reach.max(before) as usize) {
+            // Canaries begin beyond what the first wave reaches.
+            let counted = if status.wave == 1 {
+                granted - self.canaries_granted(state)
+            } else {
+                granted
+            };
+            let begun = (status.done + status.failed + status.running) as usize + counted;
+            if counted > 0 && reach.is_some_and(|reach| begun > reach.max(before) as usize) {
                 self.fault("Wave", format!("{}: {begun} in wave {}", state.name, status.wave));
             }
             if before > status.done + status.failed {
@@ -217,6 +225,67 @@ impl<'a> Checker<'a> {
                 self.fault("Soak", &state.name);
             }
         }
+    }
+
+    /// How many of those that the plan grants go first of their class.
+    fn canaries_granted(&self, state: &RolloutState) -> usize {
+        let canaries = state.status.canaries.iter();
+        canaries
+            .filter(|it| self.granted.contains(it.device.as_str()))
+            .count()
+    }
+
+    fn is_through_well(&self, device: &str, state: &RolloutState) -> bool {
+        let revision = state.status.revision.as_str();
+        let echo = self.world.echo(device).map(|it| &it.facts);
+        let ended = self.world.operation(device).or(echo);
+        let ended = ended.is_some_and(|it| it.revision == revision && it.outcome == Outcome::Succeeded);
+        let told = self
+            .world
+            .device(device)
+            .and_then(crate::world::Device::last_revision);
+        ended || told == Some((revision, Outcome::Succeeded))
+    }
+
+    /// After the first wave, nobody begins of a class that has no canary through well, but that canary.
+    fn canaries(&mut self) {
+        let mut faults = Vec::new();
+        for operation in &self.plan.operations {
+            let Some(state) = self.rollouts.get(operation.rollout.as_str()) else {
+                continue;
+            };
+            let class = self.class_of(&operation.device);
+            let canary = state
+                .status
+                .canaries
+                .iter()
+                .find(|it| Some(&it.class) == class.as_ref());
+            match canary {
+                Some(canary) if canary.device == operation.device => {}
+                Some(canary) if self.is_through_well(&canary.device, state) => {}
+                _ if state.status.wave > 1 => faults.push(operation.device.clone()),
+                None if state.status.canaries.len() < crate::canary::CLASSES => {
+                    faults.push(operation.device.clone());
+                }
+                _ => {}
+            }
+        }
+        for device in faults {
+            self.fault("Canary", device);
+        }
+    }
+
+    /// Model, and present versions of what is to change.
+    fn class_of(&self, device: &str) -> Option<String> {
+        let found = self.world.device(device)?;
+        let assessment = self.plan.assessment(self.plan.verdict_of(found.id())?)?;
+        let firmware = found.firmware()?;
+        let versions: Vec<(usize, &str)> = assessment
+            .differences
+            .iter()
+            .filter_map(|it| Some((it.wanted, firmware.get(it.component?)?.version.as_str())))
+            .collect();
+        Some(revision::of_class(found.model(), &versions))
     }
 
     fn halts(&mut self) {

@@ -352,6 +352,7 @@ fn then(waiting: &[WaitingOn], after: &After, verdict: Verdict, now: Timestamp) 
                     wave + 1
                 ));
             }
+            WaitingOn::Canary { .. } => then.push("a canary of each class is through".to_owned()),
             WaitingOn::RedundancyGroup { .. } => {
                 then.push("the other device of its redundancy group is available again".to_owned());
             }

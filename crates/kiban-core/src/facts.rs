@@ -655,10 +655,22 @@ pub struct RolloutStatus {
     /// The last halt that an approval ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumed: Option<Resumed>,
+    /// The devices that went first of their classes, in this revision: the first [`crate::canary::CLASSES`].
+    pub canaries: Vec<CanaryFacts>,
     /// Set when it halted.
     pub halt: Option<HaltFacts>,
     /// When every device of it was done.
     pub completed_at: Option<Timestamp>,
+}
+
+/// The device that went first of its class: of those with the same model, parts and present versions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CanaryFacts {
+    /// Digest of the class.
+    pub class: String,
+    /// Name of the device.
+    pub device: String,
 }
 
 /// Why a rollout halted.

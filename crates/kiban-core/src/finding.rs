@@ -23,6 +23,17 @@ pub enum Finding {
         /// Baseline.
         baseline: String,
     },
+    /// No device of a class can be its canary: the class is left out, and the others go on without one.
+    CanaryLeftOut {
+        /// Pool.
+        pool: String,
+        /// Baseline.
+        baseline: String,
+        /// Devices of the class.
+        devices: u32,
+        /// The first of them.
+        first: String,
+    },
     /// Devices claim to be the same machine: they wait.
     Duplicate {
         /// The devices, by name: the first 20.
@@ -70,6 +81,7 @@ impl Finding {
         match self {
             Self::BaselineConflict { .. } => "BaselineConflict",
             Self::BaselineNotFound { .. } => "BaselineNotFound",
+            Self::CanaryLeftOut { .. } => "CanaryLeftOut",
             Self::Duplicate { .. } => "Duplicate",
             Self::FailureDomainMissing { .. } => "FailureDomainMissing",
             Self::ModelNotFound { .. } => "ModelNotFound",
@@ -99,6 +111,15 @@ impl fmt::Display for Finding {
                     "pool {pool} names the FirmwareBaseline {baseline:?}, which does not exist"
                 )
             }
+            Self::CanaryLeftOut {
+                pool,
+                baseline,
+                devices,
+                first,
+            } => write!(
+                f,
+                "none of the {devices} devices like {first} in pool {pool} can be a canary of {baseline} now (see what {first} waits on): they are left out, the rollout goes on without one"
+            ),
             Self::Duplicate { devices } => write!(
                 f,
                 "the devices {} give the same serial number, UUID or BMC address: none of them is changed",

@@ -10,6 +10,7 @@
 
 use crate::{
     budget::Budgets,
+    canary::Canaries,
     explain::{self, After},
     facts::RolloutStatus,
     grant::{self, Entrant, RolloutGate},
@@ -259,6 +260,8 @@ struct Lane {
     group: usize,
     priority: i32,
     gate: RolloutGate,
+    /// Every class counts as represented: the canaries that the plan grants are under way, and all goes well.
+    canaries: Canaries,
     status: RolloutStatus,
     candidates: Vec<Candidate>,
     /// What became of the waves: number, mark, opened, done.
@@ -378,7 +381,12 @@ impl<'a> Player<'a> {
                 pool: group.pool as usize,
                 group: at,
                 priority: group.pool_row.facts.priority,
-                gate: proposal.gate,
+                gate: RolloutGate {
+                    canaries: (0, 0),
+                    firsts: 0,
+                    ..proposal.gate
+                },
+                canaries: Canaries::represented(&group.candidates),
                 candidates: std::mem::take(&mut group.candidates),
                 waves: Vec::new(),
                 through_before: status.done + status.failed,
@@ -513,6 +521,7 @@ impl<'a> Player<'a> {
             let progress = Progress {
                 total: lane.status.total,
                 through: lane.through(),
+                canaries: false,
                 halted: lane.status.halt.is_some(),
             };
             let wave = wave::wave(waves, progress, Some(&lane.status), now);
@@ -578,6 +587,7 @@ impl<'a> Player<'a> {
                 pool: lane.pool,
                 priority: lane.priority,
                 candidates: &lane.candidates,
+                canaries: &lane.canaries,
                 through: lane.through() + lane.status.running,
             });
         }

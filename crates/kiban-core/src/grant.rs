@@ -9,6 +9,7 @@
 
 use crate::{
     budget::{Ask, Budgets},
+    canary::Canaries,
     facts::{Health, Reach},
     survey::{Candidate, Judged},
     waiting::WaitingOn,
@@ -128,6 +129,10 @@ pub(crate) struct RolloutGate {
     pub(crate) total: u32,
     /// How many more the present wave lets begin.
     pub(crate) room: u32,
+    /// Classes that have a canary through, and that can have one.
+    pub(crate) canaries: (u32, u32),
+    /// Classes whose canary has not begun: in the first wave it may, beyond what the wave reaches.
+    pub(crate) firsts: u32,
 }
 
 impl RolloutGate {
@@ -145,13 +150,22 @@ impl RolloutGate {
             // While the wave soaks there is nothing to open, and the soak is what is waited on.
             self.unapproved.filter(|_| soak.is_none()),
             self.closed.filter(|_| soak.is_none()),
-            (self.room == 0).then_some(soak.unwrap_or(self.wave_refusal())),
+            (self.room == 0 && !self.lets_canaries_begin()).then_some(soak.unwrap_or(self.wave_refusal())),
         ]
         .into_iter()
         .flatten()
     }
 
+    /// Whether the canaries that are missing may begin whatever the wave reaches.
+    fn lets_canaries_begin(&self) -> bool {
+        self.wave.wave == 1 && self.firsts > 0
+    }
+
     pub(crate) fn wave_refusal(&self) -> WaitingOn {
+        let (done, needed) = self.canaries;
+        if self.wave.wave == 1 && done < needed && needed > self.wave.reach {
+            return WaitingOn::Canary { done, needed };
+        }
         // Nobody writes 65,535 waves; the schema takes far fewer.
         let short = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
         WaitingOn::Wave {
@@ -172,6 +186,7 @@ pub(crate) struct Entrant<'a> {
     /// Who is served first: the larger.
     pub(crate) priority: i32,
     pub(crate) candidates: &'a [Candidate],
+    pub(crate) canaries: &'a Canaries,
     /// Devices that had or have their operation.
     pub(crate) through: u32,
 }
@@ -207,6 +222,7 @@ pub(crate) fn grant(world: &World, entrants: &[Entrant<'_>], budgets: &mut Budge
             at,
             entrant: *entrant,
             room: entrant.gate.room,
+            missing: entrant.canaries.missing.iter().rev().copied().collect(),
             queue: Queue::of(entrant.candidates, entrant.through, rack),
         });
     }
@@ -219,8 +235,11 @@ pub(crate) fn grant(world: &World, entrants: &[Entrant<'_>], budgets: &mut Budge
         }
     }
     for turn in &open {
-        let refusal = turn.entrant.gate.wave_refusal();
-        decisions.extend(turn.queue.rest().map(|device| (turn.at, device, Err(refusal))));
+        let refused = turn
+            .queue
+            .rest()
+            .map(|it| (turn.at, it.device, Err(turn.refusal(it.class))));
+        decisions.extend(refused);
     }
     decisions
 }
@@ -231,42 +250,91 @@ struct Turn<'a> {
     entrant: Entrant<'a>,
     /// How many more its wave lets begin.
     room: u32,
+    /// Classes whose canary is to begin, the first one last.
+    missing: Vec<u32>,
     queue: Queue<'a>,
 }
 
 impl Turn<'_> {
-    /// Lets the next device through that can be. False: there is none.
+    /// Lets the next device through that can be: canaries first. False: there is none.
     fn next(&mut self, world: &World, budgets: &mut Budgets, decisions: &mut Vec<Decision>) -> bool {
-        let pool = self.entrant.pool;
-        while self.room > 0
-            && let Some(device) = self.queue.next()
-        {
-            let Some(row) = world.device_row(device) else {
-                continue;
-            };
-            let refusal = budgets
-                .refusals(world.places(), pool, device, row, Ask::OneMore)
-                .next();
-            match refusal {
-                // Its place in the wave goes to a device that stands elsewhere.
-                Some(refusal) if refusal.is_of_its_place() => {
-                    decisions.push((self.at, device, Err(refusal)));
-                }
-                Some(refusal) => {
-                    self.room -= 1;
-                    decisions.push((self.at, device, Err(refusal)));
-                }
+        while let Some(&class) = self.missing.last() {
+            if self.room == 0 && !self.is_first_wave() {
+                break;
+            }
+            match self.queue.next_of(class) {
+                Some(device) => match self.decide(world, budgets, device, decisions) {
+                    Some(refusal) if refusal.is_of_its_place() => {}
+                    Some(_) => {
+                        self.missing.pop();
+                    }
+                    None => {
+                        self.missing.pop();
+                        return true;
+                    }
+                },
                 None => {
-                    self.room -= 1;
-                    budgets.count(world.places(), pool, device, row);
-                    decisions.push((self.at, device, Ok(())));
-                    return true;
+                    self.missing.pop();
                 }
+            }
+        }
+        while self.room > 0
+            && let Some(device) = self.next_in_wave()
+        {
+            if self.decide(world, budgets, device, decisions).is_none() {
+                return true;
             }
         }
         false
     }
+
+    /// Lets a device through, or says why not; its place in the wave goes to another one where only its own place is full.
+    fn decide(
+        &mut self,
+        world: &World,
+        budgets: &mut Budgets,
+        device: DeviceId,
+        decisions: &mut Vec<Decision>,
+    ) -> Option<WaitingOn> {
+        let row = world.device_row(device)?;
+        let pool = self.entrant.pool;
+        let refusal = budgets
+            .refusals(world.places(), pool, device, row, Ask::OneMore)
+            .next();
+        if !refusal.is_some_and(WaitingOn::is_of_its_place) {
+            self.room = self.room.saturating_sub(1);
+        }
+        if refusal.is_none() {
+            budgets.count(world.places(), pool, device, row);
+        }
+        decisions.push((self.at, device, refusal.map_or(Ok(()), Err)));
+        refusal
+    }
+
+    fn is_first_wave(&self) -> bool {
+        self.entrant.gate.wave.wave == 1
+    }
+
+    /// The next in turn. After the first wave a class without a canary through sends nobody but that one.
+    fn next_in_wave(&mut self) -> Option<DeviceId> {
+        let (first_wave, canaries) = (self.is_first_wave(), self.entrant.canaries);
+        self.queue
+            .next_where(|class| first_wave || canaries.represented.contains(&class))
+    }
+
+    /// Why a device of a class that was not reached waits.
+    fn refusal(&self, class: u32) -> WaitingOn {
+        let in_turn = self.is_first_wave() || self.missing.contains(&class);
+        if in_turn || self.entrant.canaries.represented.contains(&class) {
+            self.entrant.gate.wave_refusal()
+        } else {
+            self.entrant.canaries.waiting()
+        }
+    }
 }
+
+/// A candidate in its class: the round of its rack, then its index; the smallest first.
+type Place = Reverse<(u32, u32)>;
 
 /// The order in which candidates (by name) are let through: in rounds over the classes, so that the first few stand
 /// for all of them; within a class in rounds over the racks; then by name.
@@ -276,8 +344,8 @@ impl Turn<'_> {
 /// that the world gave them. Heaps, since a wave takes a few of many thousands.
 struct Queue<'a> {
     candidates: &'a [Candidate],
-    /// Per class: round of the rack, then index in `candidates`.
-    classes: Vec<BinaryHeap<Reverse<(u32, u32)>>>,
+    /// Per class: its number, and round of the rack, then index in `candidates`.
+    classes: Vec<(u32, BinaryHeap<Place>)>,
     turn: usize,
 }
 
@@ -285,16 +353,16 @@ impl<'a> Queue<'a> {
     fn of(candidates: &'a [Candidate], through: u32, rack: impl Fn(DeviceId) -> DomainId) -> Self {
         let mut numbers: HashMap<u32, usize> = HashMap::new();
         let mut in_rack: HashMap<(u32, DomainId), u32> = HashMap::new();
-        let mut classes: Vec<Vec<Reverse<(u32, u32)>>> = Vec::new();
+        let mut classes: Vec<(u32, Vec<Place>)> = Vec::new();
         for (at, candidate) in (0_u32..).zip(candidates) {
             let number = *numbers.entry(candidate.class).or_insert(classes.len());
             if number == classes.len() {
-                classes.push(Vec::new());
+                classes.push((candidate.class, Vec::new()));
             }
             let round = in_rack
                 .entry((candidate.class, rack(candidate.device)))
                 .or_default();
-            if let Some(class) = classes.get_mut(number) {
+            if let Some((_, class)) = classes.get_mut(number) {
                 class.push(Reverse((*round, at)));
             }
             *round += 1;
@@ -302,24 +370,33 @@ impl<'a> Queue<'a> {
         Self {
             candidates,
             turn: (through as usize).checked_rem(classes.len()).unwrap_or(0),
-            classes: classes.into_iter().map(BinaryHeap::from).collect(),
+            classes: classes
+                .into_iter()
+                .map(|(class, list)| (class, BinaryHeap::from(list)))
+                .collect(),
         }
     }
 
     /// Those that are left, in no order.
-    fn rest(&self) -> impl Iterator<Item = DeviceId> {
-        let left = self.classes.iter().flat_map(BinaryHeap::iter);
+    fn rest(&self) -> impl Iterator<Item = &Candidate> {
+        let left = self.classes.iter().flat_map(|(_, class)| class.iter());
         left.filter_map(|Reverse((_, at))| self.candidates.get(*at as usize))
-            .map(|candidate| candidate.device)
     }
-}
 
-impl Iterator for Queue<'_> {
-    type Item = DeviceId;
+    /// The next of one class, out of turn.
+    fn next_of(&mut self, class: u32) -> Option<DeviceId> {
+        let (_, heap) = self.classes.iter_mut().find(|(number, _)| *number == class)?;
+        let Reverse((_, at)) = heap.pop()?;
+        self.candidates.get(at as usize).map(|candidate| candidate.device)
+    }
 
-    fn next(&mut self) -> Option<DeviceId> {
+    /// The next in turn, of the classes that may.
+    fn next_where(&mut self, may: impl Fn(u32) -> bool) -> Option<DeviceId> {
         for _ in 0..self.classes.len() {
-            let first = self.classes.get_mut(self.turn).and_then(BinaryHeap::pop);
+            let class = self.classes.get_mut(self.turn);
+            let first = class
+                .filter(|(class, _)| may(*class))
+                .and_then(|(_, heap)| heap.pop());
             self.turn = (self.turn + 1) % self.classes.len();
             if let Some(Reverse((_, at))) = first {
                 return self.candidates.get(at as usize).map(|candidate| candidate.device);
@@ -341,7 +418,8 @@ mod tests {
                 class,
             })
             .collect();
-        Queue::of(&list, through, |device| DomainId(candidates[device.index()].1))
+        let mut queue = Queue::of(&list, through, |device| DomainId(candidates[device.index()].1));
+        std::iter::from_fn(|| queue.next_where(|_| true))
             .map(DeviceId::index)
             .collect()
     }

@@ -18,6 +18,7 @@ pub mod amount;
 pub mod approval;
 pub mod assess;
 pub mod budget;
+pub mod canary;
 pub mod check;
 pub mod compliance;
 pub mod component;

@@ -311,7 +311,7 @@ impl Plan {
 #[must_use]
 pub fn plan(world: &World, now: Timestamp) -> Plan {
     let mut survey = Survey::take(world);
-    let proposals = rollout::propose(world, &mut survey, now);
+    let mut proposals = rollout::propose(world, &mut survey, now);
     let mut order: Vec<usize> = (0..proposals.len()).collect();
     order.sort_by_key(|&at| proposals.get(at).map(|it| (&it.state.pool, &it.state.baseline)));
 
@@ -333,7 +333,9 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
         .iter()
         .filter_map(|&at| Some(entrant(survey.groups.get(at)?, proposals.get(at)?)))
         .collect();
-    for (turn, device, decision) in grant::grant(world, &entrants, &mut survey.budgets) {
+    let decisions = grant::grant(world, &entrants, &mut survey.budgets);
+    drop(entrants);
+    for (turn, device, decision) in decisions {
         let Some(verdict) = survey.verdicts.get_mut(device.index()) else {
             continue;
         };
@@ -341,6 +343,12 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
             verdict.updating = true;
             let assessment = survey.assessments.get(verdict.assessment as usize);
             let at = order.get(turn).copied().unwrap_or(usize::MAX);
+            if let Some(proposal) = proposals.get_mut(at)
+                && let Some(judged) = survey.judged.get(verdict.assessment as usize)
+            {
+                let class = survey.class_names.get(judged.class as usize);
+                proposal.remember(class.map_or("", String::as_str), world.name(device));
+            }
             plan.operations.extend(assessment.and_then(|assessment| {
                 new_operation(
                     world,
@@ -357,12 +365,13 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
     plan.close(survey, proposals)
 }
 
-fn entrant<'a>(group: &'a GroupSurvey<'_>, proposal: &Proposal) -> Entrant<'a> {
+fn entrant<'a>(group: &'a GroupSurvey<'_>, proposal: &'a Proposal) -> Entrant<'a> {
     Entrant {
         gate: proposal.gate,
         pool: group.pool as usize,
         priority: group.pool_row.facts.priority,
         candidates: &group.candidates,
+        canaries: &proposal.canaries,
         through: group.done + group.failed + group.running,
     }
 }
@@ -520,7 +529,7 @@ fn review(world: &World, group: &GroupSurvey<'_>, proposal: &Proposal, excess: &
             Some(("NotNeeded", None))
         } else if let Some(refusal) = unstarted.refusal.or(rollout) {
             Some(waiting(refusal))
-        } else if room == 0 {
+        } else if room == 0 && !(gate.wave.wave == 1 && proposal.canaries.includes(&row.name)) {
             Some(waiting(gate.wave_refusal()))
         } else {
             excess
@@ -529,7 +538,7 @@ fn review(world: &World, group: &GroupSurvey<'_>, proposal: &Proposal, excess: &
                 .map(waiting)
         };
         if refusal.is_none() {
-            room -= 1;
+            room = room.saturating_sub(1);
         } else if !row.is_unavailable() {
             excess.give_back(world.places(), pool, unstarted.device, row);
         }

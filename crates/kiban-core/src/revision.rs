@@ -7,6 +7,9 @@ use std::fmt::Write;
 /// Hex digits of a revision: 64 bits keep two revisions of one pool apart, and fit into a printer column.
 const REVISION_DIGITS: usize = 16;
 
+/// Hex digits of a class: a rollout has a few dozen.
+const CLASS_DIGITS: usize = 12;
+
 /// Hex digits of an operation's id: a million a year for a century stay apart.
 const ID_DIGITS: usize = 20;
 
@@ -38,6 +41,21 @@ pub fn of_components(components: &[WantedComponent]) -> String {
         .map(|wanted| serde_json::to_string(wanted).unwrap_or_default())
         .collect();
     hex(&digest(parts.iter().map(String::as_str)), 64)
+}
+
+/// The class of a device in a revision: its model, and which version it runs of what is to change (the index of the
+/// baseline's entry, and the version).
+#[must_use]
+pub fn of_class(model: &str, versions: &[(usize, &str)]) -> String {
+    let mut versions = versions.to_vec();
+    versions.sort_unstable();
+    versions.dedup();
+    let parts: Vec<String> = versions
+        .iter()
+        .map(|(entry, version)| format!("{entry} {version}"))
+        .collect();
+    let all = [model].into_iter().chain(parts.iter().map(String::as_str));
+    hex(&digest(all), CLASS_DIGITS)
 }
 
 /// The revision of a rollout: what its baseline wants, and how often a person asked to try again.

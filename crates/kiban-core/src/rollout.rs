@@ -6,7 +6,8 @@
 
 use crate::{
     approval::{self, ApprovalGiven, Resumed},
-    facts::{HaltFacts, RolloutFacts, RolloutStatus},
+    canary::{self, Canaries},
+    facts::{CanaryFacts, HaltFacts, RolloutFacts, RolloutStatus},
     finding::Finding,
     gate::{self, Evidence, Judgement},
     grant::RolloutGate,
@@ -35,11 +36,26 @@ const NAME_DIGITS: usize = 8;
 #[derive(Clone, Debug)]
 pub(crate) struct Proposal {
     pub(crate) gate: RolloutGate,
+    pub(crate) canaries: Canaries,
     pub(crate) state: RolloutState,
     /// Whether there is, or is to be, an object for it.
     pub(crate) wanted: bool,
     /// When its gates would be judged otherwise without any other change.
     pub(crate) gates_due: Option<Timestamp>,
+}
+
+impl Proposal {
+    /// Notes a device that begins, where it is the first of its class.
+    pub(crate) fn remember(&mut self, class: &str, device: &str) {
+        let known = &mut self.state.status.canaries;
+        if known.len() < canary::CLASSES && known.iter().all(|it| it.class != class) {
+            known.push(CanaryFacts {
+                class: class.to_owned(),
+                device: device.to_owned(),
+            });
+            self.state.changed = true;
+        }
+    }
 }
 
 /// The rollouts of all groups, in the order of the groups.
@@ -56,17 +72,21 @@ pub(crate) fn propose(world: &World, survey: &mut Survey<'_>, now: Timestamp) ->
         }
     }
     let mut taken: BTreeSet<String> = world.rollouts().map(|facts| facts.name.clone()).collect();
-    let proposals = survey.groups.iter().map(|group| {
+    let mut findings = Vec::new();
+    let counted = &*survey;
+    let proposals = counted.groups.iter().map(|group| {
         let (pool, baseline) = (&group.pool_row.facts.name, &group.baseline_row.facts.name);
         let facts = stored.get(&(pool.as_str(), baseline.as_str())).copied();
         let name = facts.map_or_else(|| name(pool, baseline, &taken), |facts| facts.name.clone());
-        let proposal = proposal(world, group, facts, name, now);
+        let proposal = proposal(world, counted, group, facts, name, now, &mut findings);
         if proposal.wanted {
             taken.insert(proposal.state.name.clone());
         }
         proposal
     });
-    proposals.collect()
+    let proposals = proposals.collect();
+    survey.findings.extend(findings);
+    proposals
 }
 
 /// `<pool>-<baseline>`; with a digest where that is too long or belongs to another pair (`a-b` and `c`, `a` and `b-c`).
@@ -86,10 +106,12 @@ fn name(pool: &str, baseline: &str, taken: &BTreeSet<String>) -> String {
 
 fn proposal(
     world: &World,
+    survey: &Survey<'_>,
     group: &GroupSurvey<'_>,
     facts: Option<&RolloutFacts>,
     name: String,
     now: Timestamp,
+    findings: &mut Vec<Finding>,
 ) -> Proposal {
     let pool = &group.pool_row.facts;
     let old = facts.and_then(|facts| facts.status.as_ref());
@@ -98,9 +120,12 @@ fn proposal(
     let total = group.done + group.failed + group.running + group.remaining;
     let through = group.done + group.failed;
     let complete = group.remaining + group.running + group.failed == 0;
+    let canaries = canary::canaries(world, survey, group, stored, findings);
+    let awaited = canaries.are_awaited();
     let progress = |halted| Progress {
         total,
         through,
+        canaries: awaited,
         halted,
     };
     let resumes = resumes(world, group, &name, stored);
@@ -153,6 +178,7 @@ fn proposal(
         },
         approvals,
         resumed,
+        canaries: canaries.known.clone(),
         halt,
     };
     let gate = RolloutGate {
@@ -164,6 +190,8 @@ fn proposal(
         unapproved: approval.refusal,
         closed: gates.iter().find_map(|it| it.refusal),
         total,
+        canaries: (canaries.done, canaries.needed),
+        firsts: u32::try_from(canaries.missing.len()).unwrap_or(u32::MAX),
     };
     let state = RolloutState {
         name,
@@ -181,6 +209,7 @@ fn proposal(
     };
     Proposal {
         gate,
+        canaries,
         wanted: facts.is_some() || !complete,
         gates_due: gates.iter().filter_map(|it| it.due).min(),
         state,

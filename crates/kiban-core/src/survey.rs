@@ -78,7 +78,20 @@ pub(crate) struct GroupSurvey<'a> {
     /// Of those done, the ones whose health is critical now.
     pub(crate) lost_names: Vec<&'a str>,
     pub(crate) candidates: Vec<Candidate>,
+    /// The classes of its devices that still need the change.
+    pub(crate) classes: Vec<ClassSurvey>,
     pub(crate) unstarted: Vec<Unstarted>,
+}
+
+/// Devices of one class that still need the change and have no operation for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClassSurvey {
+    pub(crate) class: u32,
+    pub(crate) devices: u32,
+    /// Whether one of them waits on what passes by itself: it may be its canary yet.
+    pub(crate) soon: bool,
+    /// The first by name.
+    pub(crate) first: DeviceId,
 }
 
 /// What devices of one class have in common: baseline, model, and the versions that are to change.
@@ -103,6 +116,8 @@ pub(crate) struct Survey<'a> {
     choices: HashMap<(u32, Sym), Choice>,
     judged_index: HashMap<(FirmwareSet, Sym, Sym), u32>,
     classes: HashMap<Class, u32>,
+    /// Digest of each class, by number.
+    pub(crate) class_names: Vec<String>,
     known_as: HashMap<(Sym, Sym), bool>,
     pub(crate) duplicates: HashMap<DeviceId, DeviceId>,
     /// Rooms and sites that are dark.
@@ -161,6 +176,7 @@ impl<'a> Survey<'a> {
             choices: HashMap::new(),
             judged_index: HashMap::new(),
             classes: HashMap::new(),
+            class_names: Vec::new(),
             known_as: HashMap::new(),
             duplicates: HashMap::new(),
             dark: world.dark(),
@@ -430,6 +446,7 @@ impl<'a> Survey<'a> {
             ailing: Ailing::default(),
             lost_names: Vec::new(),
             candidates: Vec::new(),
+            classes: Vec::new(),
             unstarted: Vec::new(),
         });
         u32::try_from(self.groups.len() - 1).unwrap_or(NONE)
@@ -476,10 +493,18 @@ impl<'a> Survey<'a> {
         signature.sort_unstable();
         signature.dedup();
         let next = u32::try_from(self.classes.len()).unwrap_or(NONE);
+        let versions: Vec<(usize, &str)> = signature
+            .iter()
+            .map(|&(at, version)| (at, text(version)))
+            .collect();
+        let name = crate::revision::of_class(text(row.model), &versions);
         let class = *self
             .classes
             .entry((baseline.name, row.model, signature))
             .or_insert(next);
+        if class == next {
+            self.class_names.push(name);
+        }
         let waiting = |it: &crate::compliance::Difference| waiting_on(it, rows, baseline);
         self.judged.push(Judged {
             needs_change: assessment.needs_change(),
@@ -497,6 +522,21 @@ impl<'a> Survey<'a> {
         self.judged_index
             .insert((row.firmware, baseline.name, row.model), at);
         at
+    }
+
+    /// Digest of a class.
+    pub(crate) fn class_name(&self, class: u32) -> &str {
+        self.class_names.get(class as usize).map_or("", String::as_str)
+    }
+
+    /// What the judgement of a device's firmware is; None: there is none.
+    pub(crate) fn judged_of(&self, device: DeviceId) -> Option<&Judged> {
+        let verdict = self.verdicts.get(device.index())?;
+        self.judged.get(verdict.assessment as usize)
+    }
+
+    pub(crate) fn needs_change(&self, device: DeviceId) -> bool {
+        self.judged_of(device).is_some_and(|judged| judged.needs_change)
     }
 
     /// Operations that the pass over devices did not count: their device is gone, or serves another pool by now.
@@ -641,6 +681,10 @@ impl<'a> GroupSurvey<'a> {
             return;
         }
         verdict.waiting = refusal;
+        if needs_change && let Some(judged) = subject.judged {
+            let soon = refusal.is_some_and(WaitingOn::passes_by_itself);
+            self.count_class(id, judged.class, soon);
+        }
         if needs_change
             && refusal.is_none()
             && let Some(judged) = subject.judged
@@ -649,6 +693,24 @@ impl<'a> GroupSurvey<'a> {
                 device: id,
                 class: judged.class,
             });
+        }
+    }
+}
+
+impl GroupSurvey<'_> {
+    fn count_class(&mut self, device: DeviceId, class: u32, soon: bool) {
+        // Newest first: neighbours by name are mostly alike, and a pool has few classes.
+        match self.classes.iter_mut().rev().find(|it| it.class == class) {
+            Some(known) => {
+                known.devices += 1;
+                known.soon |= soon;
+            }
+            None => self.classes.push(ClassSurvey {
+                class,
+                devices: 1,
+                soon,
+                first: device,
+            }),
         }
     }
 }

@@ -189,6 +189,13 @@ pub enum WaitingOn {
         /// How many may be.
         most: u32,
     },
+    /// The first device of each class goes first: of this class none is through well yet, or of others.
+    Canary {
+        /// Classes that have one through.
+        done: u32,
+        /// Classes in all that can have one.
+        needed: u32,
+    },
     /// The pool's budget is used up.
     Budget {
         /// Pool.
@@ -282,6 +289,7 @@ impl WaitingOn {
             Self::Approval { .. } => "Approval",
             Self::Gate { .. } => "Gate",
             Self::GateHealth { .. } => "GateHealth",
+            Self::Canary { .. } => "Canary",
             Self::Budget { .. } => "Budget",
             Self::Domain { .. } => "Domain",
             Self::ServiceBudget { .. } => "ServiceBudget",
@@ -307,6 +315,7 @@ impl WaitingOn {
                     closed: Closed::NotMeasured | Closed::NotForLong,
                     ..
                 }
+                | Self::Canary { .. }
                 | Self::Budget { .. }
                 | Self::Domain { .. }
                 | Self::ServiceBudget { .. }
@@ -441,6 +450,10 @@ impl fmt::Display for Sentence<'_> {
                 write!(f, "wave {wave} is done and soaks")?;
                 Timestamp::from_second(until_s).map_or(Ok(()), |until| write!(f, " until {until}"))
             }
+            WaitingOn::Canary { done, needed } => write!(
+                f,
+                "canaries go first, one of each class (model, parts and versions alike): {done} of {needed} are through"
+            ),
             WaitingOn::Wave { wave, waves, reach, total } => {
                 write!(f, "wave {wave} of {waves} is open and reaches {reach} of {total} devices: this one comes later")
             }

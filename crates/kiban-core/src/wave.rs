@@ -35,6 +35,8 @@ pub struct Progress {
     pub total: u32,
     /// Of them, through with it, well or not.
     pub through: u32,
+    /// Whether some class has no canary through that could have one: then the first wave is not done.
+    pub canaries: bool,
     /// Whether the rollout halted: then no wave opens, and the present one is shown as it was.
     pub halted: bool,
 }
@@ -93,7 +95,7 @@ pub fn wave(
     let mut done_at = stored.filter(|_| known).and_then(|status| status.wave_done_at);
     loop {
         let (reach, soak) = mark(wave);
-        let done = wave < count && progress.through >= reach;
+        let done = wave < count && progress.through >= reach && !(wave == 1 && progress.canaries);
         if !done {
             return WaveState {
                 wave,
@@ -140,6 +142,7 @@ mod tests {
         Progress {
             total,
             through,
+            canaries: false,
             halted: false,
         }
     }
@@ -169,6 +172,25 @@ mod tests {
         assert_eq!((soaks.wave, soaks.done_at), (1, Some(at(50))));
         let open = wave(&waves, through(24, 1), Some(&stored(1, Some(50))), at(150));
         assert_eq!((open.wave, open.reach, open.done_at), (2, 24, None));
+    }
+
+    #[test]
+    fn the_first_wave_lasts_until_every_class_has_its_canary() {
+        let waves = [soaking(Amount::Count(1), 0), soaking(Amount::Percent(100), 0)];
+        let awaited = Progress {
+            canaries: true,
+            ..through(24, 3)
+        };
+        let first = wave(&waves, awaited, Some(&stored(1, None)), at(0));
+        assert_eq!((first.wave, first.done_at), (1, None));
+        let second = wave(&waves, awaited, Some(&stored(2, None)), at(0));
+        assert_eq!(second.wave, 2, "a class that turns up later stops nobody else");
+        let lost = wave(&waves, awaited, None, at(0));
+        assert_eq!(lost.wave, 1);
+        assert_eq!(
+            wave(&waves, through(24, 3), Some(&stored(1, None)), at(0)).wave,
+            2
+        );
     }
 
     #[test]

@@ -523,6 +523,169 @@ fn an_operation_that_has_not_started_is_taken_back_when_its_room_goes_dark() {
     assert_eq!(made.withdraw[0].reason, "Dark");
 }
 
+/// Ten devices of three classes: d00..d05 run OLD, d06 and d07 1.11.0, d08 and d09 1.12.0; one to a rack.
+fn three_classes(waves: Vec<WaveFacts>) -> World {
+    let mut world = fleet(0, pool("hosting", Amount::Count(9), 1));
+    world.upsert_pool(PoolFacts {
+        waves,
+        halt_after_failed: 3,
+        ..pool("hosting", Amount::Count(9), 1)
+    });
+    for n in 0..10 {
+        world.upsert_device(&of_three(n));
+    }
+    world
+}
+
+fn of_three(n: usize) -> DeviceFacts {
+    let version = match n {
+        0..6 => OLD,
+        6..8 => "1.11.0",
+        _ => "1.12.0",
+    };
+    device(&format!("d{n:02}"), "hosting", &format!("q{n}"), version)
+}
+
+#[test]
+fn canaries_stand_for_every_class_even_where_the_first_wave_is_smaller() {
+    let mut world = three_classes(vec![wave(Amount::Count(1), 0)]);
+    let (made, granted) = tick(&mut world, at(0));
+    assert_eq!(granted, ["d00", "d06", "d08"], "one of each class");
+    assert_eq!(reason(&world, &made, "d01"), Some("Canary"));
+    let explained = kiban_core::explain::explain(&world, &made, "d01", at(0)).unwrap();
+    assert_eq!(
+        explained.not_yet[0].message,
+        "canaries go first, one of each class (model, parts and versions alike): 0 of 3 are through"
+    );
+    tick(&mut world, at(1));
+    let (made, granted) = tick(&mut world, at(2));
+    assert!(
+        granted.is_empty() && made.withdraw.is_empty(),
+        "none is taken back"
+    );
+    assert!(!rollout(&made).changed);
+
+    // Two are through; one fails: its class sends another, and everybody waits for it.
+    for n in [0, 6] {
+        end(&mut world, &mut of_three(n), Outcome::Succeeded, NEW, at(60));
+    }
+    end(&mut world, &mut of_three(8), Outcome::Failed, NEW, at(60));
+    let (made, granted) = tick(&mut world, at(60));
+    assert_eq!((granted, rollout(&made).status.wave), (vec!["d09".to_owned()], 1));
+    end(&mut world, &mut of_three(9), Outcome::Succeeded, NEW, at(120));
+    let (made, granted) = tick(&mut world, at(120));
+    assert_eq!((granted.len(), rollout(&made).status.wave), (6, 2), "{granted:?}");
+}
+
+#[test]
+fn a_class_that_cannot_move_is_left_out_and_said() {
+    let mut world = three_classes(vec![wave(Amount::Count(1), 0)]);
+    for n in [6, 7] {
+        world.upsert_device(&DeviceFacts {
+            reach: Reach::Unreachable,
+            ..of_three(n)
+        });
+    }
+    // And one whose racks are full of machines that a person must mend.
+    for n in [8, 9] {
+        world.upsert_device(&DeviceFacts {
+            health: Health::Critical,
+            ..device(&format!("x{n}"), "hosting", &format!("q{n}"), NEW)
+        });
+    }
+    let (made, granted) = tick(&mut world, at(0));
+    assert_eq!(granted, ["d00"]);
+    let left: Vec<String> = made.findings.iter().map(ToString::to_string).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(
+        left[0].starts_with("none of the 2 devices like d06 in pool hosting can be a canary of r650-q4 now")
+    );
+    assert_eq!(reason(&world, &made, "d08"), Some("Domain"));
+    end(&mut world, &mut of_three(0), Outcome::Succeeded, NEW, at(60));
+    let (made, granted) = tick(&mut world, at(60));
+    assert_eq!((granted.len(), rollout(&made).status.wave), (5, 2), "{granted:?}");
+
+    // It answers again, in a later wave: one goes ahead of the other, and stops nobody else.
+    for n in [6, 7] {
+        world.upsert_device(&of_three(n));
+    }
+    let (made, granted) = tick(&mut world, at(120));
+    assert!(
+        granted.contains(&"d06".to_owned()) && !granted.contains(&"d07".to_owned()),
+        "{granted:?}"
+    );
+    assert_eq!(reason(&world, &made, "d07"), Some("Canary"));
+    end(&mut world, &mut of_three(6), Outcome::Succeeded, NEW, at(180));
+    assert!(tick(&mut world, at(180)).1.contains(&"d07".to_owned()));
+}
+
+#[test]
+fn a_canary_waits_for_an_operation_beside_it_and_is_not_left_out() {
+    let mut world = three_classes(vec![wave(Amount::Count(1), 0)]);
+    // Another pool's operation is in both racks of the third class.
+    world.upsert_pool(pool("web", Amount::Count(9), 9));
+    world.upsert_policy(PolicyFacts {
+        domains: vec![DomainLimit {
+            over: FailureDomain::Rack,
+            max: 1,
+        }],
+        ..PolicyFacts::default()
+    });
+    for n in [8, 9] {
+        let name = format!("x{n}");
+        world.upsert_device(&device(&name, "web", &format!("q{n}"), NEW));
+        world.upsert_operation(OperationFacts {
+            device: name,
+            pool: "web".into(),
+            outcome: Outcome::Running,
+            ..OperationFacts::default()
+        });
+    }
+    assert_eq!(tick(&mut world, at(0)).1, ["d00", "d06"]);
+    for n in [0, 6] {
+        end(&mut world, &mut of_three(n), Outcome::Succeeded, NEW, at(60));
+    }
+    let (made, granted) = tick(&mut world, at(60));
+    assert!(
+        granted.is_empty() && made.findings.is_empty(),
+        "{granted:?} {:?}",
+        made.findings
+    );
+    world.remove_operation("x8");
+    assert_eq!(tick(&mut world, at(120)).1, ["d08"]);
+}
+
+#[test]
+fn a_status_that_is_lost_costs_canaries_and_a_b_a_begins_anew() {
+    let mut world = three_classes(vec![wave(Amount::Count(1), 0)]);
+    let (made, _) = tick(&mut world, at(0));
+    for n in [0, 6, 8] {
+        end(&mut world, &mut of_three(n), Outcome::Succeeded, NEW, at(60));
+    }
+    world.remove_rollout(&rollout(&made).name.clone());
+    assert_eq!(tick(&mut world, at(60)).1, ["d01", "d07", "d09"]);
+    // Another baseline: what has not started is taken back, and its canaries are its own.
+    world.upsert_baseline(baseline("1.16.0", "c2"));
+    let (made, granted) = tick(&mut world, at(70));
+    assert_eq!((made.withdraw.len(), made.withdraw[0].reason), (3, "Superseded"));
+    assert!(rollout(&made).status.canaries.len() == granted.len() && rollout(&made).status.wave == 1);
+    // And back within the minute: nothing runs twice, and the canaries that were through are not through with this.
+    world.upsert_baseline(baseline(NEW, "c3"));
+    let (made, _) = tick(&mut world, at(80));
+    assert_eq!(rollout(&made).status.wave, 1);
+    let (made, _) = tick(&mut world, at(90));
+    assert!(
+        made.rollouts
+            .iter()
+            .all(|it| it.status.halt.is_none() && it.status.failed == 0)
+    );
+    assert_eq!(
+        rollout(&made).status.done,
+        3,
+        "they are at what is wanted, and stay"
+    );
+}
+
 #[test]
 fn a_budget_of_nothing_is_legal_and_said() {
     let world = two_pools(
@@ -1093,7 +1256,8 @@ fn a_halt_ends_by_the_approval_of_someone_named_and_the_next_failure_halts_again
     );
     approve(&mut world, "yes", "alice", &revision, Approved::Resume(halt.at));
     let (resumed, granted) = tick(&mut world, at(40));
-    assert_eq!((rollout(&resumed).status.halt.as_ref(), granted.len()), (None, 7));
+    // The canary of the class failed: another goes ahead before the rest.
+    assert_eq!((rollout(&resumed).status.halt.as_ref(), granted.len()), (None, 1));
     assert_eq!(
         reason(&world, &resumed, "d00"),
         Some("Failed"),

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kiban_api::{
     FirmwareBaseline, FirmwareBaselineStatus, FleetPolicy, FleetPolicyStatus, HardwarePool,
     HardwarePoolStatus, Rollout, RolloutStatus,
-    rollout::{GateStatus, GivenApproval, Halt, Resumed},
+    rollout::{Canary, GateStatus, GivenApproval, Halt, Resumed},
 };
 use kiban_core::plan::{BaselineSummary, Plan, PoolSummary, RolloutState};
 
@@ -54,6 +54,14 @@ pub fn rollout(object: &Rollout, state: &RolloutState, now: Timestamp) -> Rollou
             failed: resumed.failed,
             lost: resumed.lost,
         }),
+        canaries: wanted
+            .canaries
+            .iter()
+            .map(|canary| Canary {
+                class: canary.class.clone(),
+                device: canary.device.clone(),
+            })
+            .collect(),
         halt: wanted.halt.as_ref().map(|halt| Halt {
             at: Time(halt.at),
             message: halt.message.clone(),
@@ -142,6 +150,7 @@ pub fn is_milestone(before: Option<&RolloutStatus>, after: &RolloutStatus) -> bo
             after.waves,
             after.total,
         ) || before.wave_done_at != after.wave_done_at
+            || before.canaries != after.canaries
             || before.completed_at != after.completed_at
             || before.started_at != after.started_at
             || before.gates != after.gates
