@@ -223,6 +223,16 @@ impl<'a> Survey<'a> {
             .extend(groups.into_iter().map(|devices| Finding::Duplicate { devices }));
     }
 
+    /// Whether an operation on it ended badly and its own status does not tell of it yet. What the operation left behind is
+    /// written after its outcome, by another request: until then the device is not known to serve.
+    fn is_untold(&self, row: &DeviceRow, operation: Option<&OperationRow>) -> bool {
+        let echo = || row.echo.then(|| self.world.echo(&row.name)).flatten();
+        operation.or_else(echo).is_some_and(|operation| {
+            let outcome = operation.facts.outcome;
+            outcome.is_final() && is_failure(outcome) && !row.tells_of(&operation.facts.id)
+        })
+    }
+
     fn device(&mut self, id: DeviceId, row: &'a DeviceRow, exceptions: &mut Exceptions) {
         let operation = if row.operation {
             self.world.operation_row(&row.name)
@@ -245,7 +255,7 @@ impl<'a> Survey<'a> {
             self.finish(id, verdict, operation, active.is_some());
             return;
         }
-        let unavailable = row.is_unavailable() || active.is_some();
+        let unavailable = row.is_unavailable() || active.is_some() || self.is_untold(row, operation);
         self.fleet_size += 1;
         let pool = self.pool_index.get(row.pool.index()).copied().unwrap_or(NONE);
         if self.pools.get(pool as usize).is_none() {

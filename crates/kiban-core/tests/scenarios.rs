@@ -1271,3 +1271,27 @@ fn a_halt_ends_by_the_approval_of_someone_named_and_the_next_failure_halts_again
         "the approval was for the first halt"
     );
 }
+
+#[test]
+fn a_device_whose_operation_ended_badly_uses_budget_until_its_own_status_tells() {
+    let mut world = fleet(
+        8,
+        PoolFacts {
+            halt_after_failed: 3,
+            waves: vec![wave(Amount::Percent(100), 0)],
+            ..pool("hosting", Amount::Count(1), 1)
+        },
+    );
+    assert_eq!(tick(&mut world, at(0)).1, ["d00"]);
+    let operation = world.operation("d00").unwrap().clone();
+    for outcome in [Outcome::Held, Outcome::Failed] {
+        // The outcome is stored; the device's status, which will say that it is held or does not answer, is not yet.
+        world.upsert_operation(OperationFacts {
+            outcome,
+            ..operation.clone()
+        });
+        let made = checked(&world, at(60));
+        assert!(made.operations.is_empty(), "{outcome:?}");
+        assert_eq!(made.pools[0].unavailable, 1);
+    }
+}

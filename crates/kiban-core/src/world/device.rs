@@ -111,6 +111,11 @@ impl DeviceRow {
         }
     }
 
+    /// Whether its last operation, as its status has it, is this one.
+    pub(crate) fn tells_of(&self, operation: &str) -> bool {
+        self.last.is_some_and(|last| last.id == hash(operation))
+    }
+
     /// Whether it uses up budget by itself, operations aside: what is not known to serve is taken not to.
     pub(crate) fn is_unavailable(&self) -> bool {
         self.hold.is_some()
