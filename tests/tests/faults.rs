@@ -14,8 +14,9 @@ use std::net::TcpListener;
 async fn a_sick_bmc_is_named_and_the_healthy_go_on() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let namespace = kiban_devcluster::shared().await?.namespace("faults").await?;
-    let budget = json!({"maxUnavailable": 9, "maxPerDomain": 6});
-    let lab = dells(namespace, dir.path(), 9, budget).await?;
+    // The sick are less than half of their room, which would be taken for dark.
+    let budget = json!({"maxUnavailable": 12, "maxPerDomain": 12});
+    let lab = dells(namespace, dir.path(), 14, budget).await?;
     let operator = lab.start_operator("a", &["--read-interval", "2s"]).await?;
     with_operators(&[&operator], async {
         lab.wait_compliant(LONG).await?;
