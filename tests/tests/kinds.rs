@@ -167,7 +167,7 @@ async fn defaults_are_in_the_schema() {
     assert_eq!(
         serde_json::from_str::<Value>(&spec).unwrap(),
         json!({"service": "web", "class": "Public", "role": "Production", "baselines": [],
-            "disruption": {"maxUnavailable": 1, "maxPerDomain": 1, "domain": "Rack"},
+            "disruption": {"maxUnavailable": 1, "maxPerDomain": 1, "domain": "Rack", "domains": [], "priority": 0},
             "rollout": {"waves": [{"devices": 1}, {"percent": 10}, {"percent": 100}],
                 "haltAfter": {"failed": 1}, "retry": 0}})
     );

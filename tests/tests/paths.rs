@@ -99,7 +99,11 @@ async fn stepping_stones_are_installed_in_order_and_a_missing_one_is_asked_for()
         }
         let operations = judge_ledger(&lab, 3)?;
         for operation in &operations {
-            let at = |version: &str| operation.find(&format!("after: {version}")).unwrap_or(usize::MAX);
+            let at = |version: &str| {
+                operation
+                    .find(&format!("after: \"{version}\""))
+                    .unwrap_or(usize::MAX)
+            };
             ensure!(
                 at(way[0]) < at(way[1]) && at(way[1]) < at(way[2]) && at(way[2]) < usize::MAX,
                 "the ledger does not tell the way:\n{operation}"
