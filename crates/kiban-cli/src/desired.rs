@@ -54,6 +54,14 @@ pub struct FieldChange {
 /// The files of a folder.
 pub type Files = Vec<(String, Vec<u8>)>;
 
+/// The files as they are validated.
+pub fn borrow(files: &Files) -> Vec<validate::File<'_>> {
+    files
+        .iter()
+        .map(|(path, bytes)| validate::File { path, bytes })
+        .collect()
+}
+
 /// The folder that holds the fleet: the one given, or in the root of a repository the one that its `FleetRepository` names.
 #[must_use]
 pub fn folder(given: &Path, snapshot: &Snapshot) -> PathBuf {
@@ -94,10 +102,7 @@ pub fn validated(
     snapshot: &Snapshot,
     owner: Option<&str>,
 ) -> Result<Validated, Failure> {
-    let borrowed: Vec<validate::File<'_>> = files
-        .iter()
-        .map(|(path, bytes)| validate::File { path, bytes })
-        .collect();
+    let borrowed = borrow(files);
     let options = Options {
         namespace: global
             .namespace
@@ -118,10 +123,7 @@ pub fn validated(
 
 /// The documents of files that validate on their own.
 pub fn documents(files: &Files, global: &Global) -> Result<Vec<SourceObject>, Failure> {
-    let borrowed: Vec<validate::File<'_>> = files
-        .iter()
-        .map(|(path, bytes)| validate::File { path, bytes })
-        .collect();
+    let borrowed = borrow(files);
     let options = Options {
         namespace: global.namespace.clone().unwrap_or_default(),
         existing: Some(BTreeSet::new()),

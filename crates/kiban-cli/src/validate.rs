@@ -30,10 +30,7 @@ struct Report<'a> {
 /// Runs the command: exit code 0 when the operator would apply the folder, 2 when it would refuse it.
 pub fn run(global: &Global, args: &ValidateArgs) -> Result<ExitCode, Failure> {
     let files = files(&args.dir)?;
-    let borrowed: Vec<validate::File<'_>> = files
-        .iter()
-        .map(|(path, bytes)| validate::File { path, bytes })
-        .collect();
+    let borrowed = crate::desired::borrow(&files);
     let options = Options {
         namespace: global.namespace.clone().unwrap_or_default(),
         existing: None,

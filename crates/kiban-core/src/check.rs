@@ -150,6 +150,7 @@ impl<'a> Checker<'a> {
             });
             let says = |it: &&crate::facts::WantedComponent| {
                 it.class == update.class
+                    && it.matches == update.matches
                     && (it.version == update.to || it.via.iter().any(|stone| stone.version == update.to))
             };
             let entry = baseline.components.iter().find(says);
@@ -333,14 +334,18 @@ impl<'a> Checker<'a> {
         })
     }
 
-    /// Nothing begins in a wave that waits for an approval nobody gave.
-    fn approvals(&mut self) {
-        let granting: BTreeSet<&str> = self
-            .plan
+    /// The rollouts of which something begins.
+    fn granting(&self) -> BTreeSet<&'a str> {
+        self.plan
             .operations
             .iter()
             .map(|it| it.rollout.as_str())
-            .collect();
+            .collect()
+    }
+
+    /// Nothing begins in a wave that waits for an approval nobody gave.
+    fn approvals(&mut self) {
+        let granting = self.granting();
         for state in self
             .plan
             .rollouts
@@ -364,12 +369,7 @@ impl<'a> Checker<'a> {
 
     /// Nothing begins in a wave whose gate was not seen to hold a short while ago.
     fn gates(&mut self) {
-        let granting: BTreeSet<&str> = self
-            .plan
-            .operations
-            .iter()
-            .map(|it| it.rollout.as_str())
-            .collect();
+        let granting = self.granting();
         for state in &self.plan.rollouts {
             let Some(pool) = self
                 .world

@@ -7,6 +7,7 @@ use crate::{
     component::ComponentClass,
     facts::{Activation, Health, Outcome, Reach},
     grant::Subject,
+    path,
     plan::{ComplianceReport, Plan, Verdict},
     survey::through,
     waiting::WaitingOn,
@@ -407,14 +408,12 @@ pub(crate) fn after(world: &World, plan: &Plan, device: Device<'_>, verdict: Ver
             .and_then(|difference| firmware.get(difference.component?))
             .map_or("", |facts| facts.version.as_str());
         let via = difference.map_or(&[][..], |difference| &difference.via);
-        let stones = via.iter().filter_map(|at| entry.via.get(*at));
-        let hops = stones
-            .map(|stone| (stone.version.as_str(), stone.activation))
-            .chain([(entry.version.as_str(), entry.activation)]);
-        for (to, activation) in hops {
-            after.updates.push(format!("{} {from} -> {to}", entry.class));
-            from = to;
-            match activation.unwrap_or(Activation::of_class(entry.class)) {
+        for hop in path::hops(entry, via) {
+            after
+                .updates
+                .push(format!("{} {from} -> {}", entry.class, hop.version));
+            from = hop.version;
+            match hop.activation {
                 Activation::None => {}
                 Activation::BmcReset => after.bmc_resets += 1,
                 Activation::HostReset | Activation::ColdBoot => after.host_resets += 1,

@@ -644,6 +644,17 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Those after which the machine is not read at once: it cannot be asked, or is not the one that is meant.
+    pub const SILENT: [Self; 7] = [
+        Self::WrongMachine,
+        Self::CertificateChanged,
+        Self::CertificateUntrusted,
+        Self::Unreachable,
+        Self::AuthenticationFailed,
+        Self::BmcLost,
+        Self::Panicked,
+    ];
+
     /// The word for conditions, events and metric labels.
     #[must_use]
     pub fn as_str(self) -> &'static str {

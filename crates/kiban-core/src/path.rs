@@ -9,7 +9,7 @@
 //! nothing is sent.
 
 use crate::{
-    facts::WantedComponent,
+    facts::{Activation, Image, WantedComponent},
     version::{FirmwareVersion, Requirement, Verdict},
 };
 use std::cmp::Ordering;
@@ -85,6 +85,27 @@ pub fn stones(is: &str, entry: &WantedComponent) -> Result<Vec<usize>, PathError
         }),
         _ => Ok(taken),
     }
+}
+
+/// One version that is installed on the way, the wanted one included.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hop<'a> {
+    pub(crate) version: &'a str,
+    pub(crate) image: Option<&'a Image>,
+    pub(crate) activation: Activation,
+}
+
+/// What is installed one after another: the stepping stones that [`stones`] gave, then the wanted version.
+pub(crate) fn hops<'a>(entry: &'a WantedComponent, via: &'a [usize]) -> impl Iterator<Item = Hop<'a>> {
+    let stones = via.iter().filter_map(|at| entry.via.get(*at));
+    stones
+        .map(|stone| (&stone.version, Some(&stone.image), stone.activation))
+        .chain([(&entry.version, entry.image.as_ref(), entry.activation)])
+        .map(|(version, image, activation)| Hop {
+            version,
+            image,
+            activation: activation.unwrap_or(Activation::of_class(entry.class)),
+        })
 }
 
 /// What is wrong with an entry's requirements and its path, wherever it starts, as far as that can be told without a
@@ -165,7 +186,7 @@ mod tests {
     use super::*;
     use crate::{
         component::ComponentClass,
-        facts::{ComponentMatch, Image, SteppingStone},
+        facts::{ComponentMatch, SteppingStone},
     };
     use proptest::prelude::*;
 

@@ -10,10 +10,10 @@ use crate::{
     budget::{Ask, Budgets},
     compliance::{Assessment, Compliance},
     component::ComponentClass,
-    facts::{Activation, ComponentMatch, Image, RolloutStatus, WantedComponent},
+    facts::{Activation, ComponentMatch, Image, OperationFacts, Outcome, RolloutStatus, WantedComponent},
     finding::Finding,
     grant::{self, Entrant, RolloutGate},
-    revision,
+    path, revision,
     rollout::{self, Proposal},
     survey::{GroupSurvey, Judged, Survey},
     waiting::WaitingOn,
@@ -44,6 +44,23 @@ pub struct NewOperation {
     pub wave: u32,
     /// The updates, in order.
     pub updates: Vec<PlannedUpdate>,
+}
+
+impl NewOperation {
+    /// What the world is told of it as long as nobody has read it: that it is there and has not started.
+    #[must_use]
+    pub fn pending(&self, epoch: i64) -> OperationFacts {
+        OperationFacts {
+            device: self.device.clone(),
+            id: self.id.clone(),
+            campaign: self.campaign.clone(),
+            pool: self.pool.clone(),
+            revision: self.revision.clone(),
+            wave: self.wave,
+            epoch,
+            outcome: Outcome::Pending,
+        }
+    }
 }
 
 /// One component's update.
@@ -573,7 +590,7 @@ fn new_operation(
             .zip(first)
             .and_then(|(entry, first)| {
                 let reading = readings.get(first.component?)?;
-                hops(
+                updates(
                     entry,
                     &first.via,
                     world.text(reading.name),
@@ -601,24 +618,22 @@ fn new_operation(
 }
 
 /// The updates of one component: its stepping stones, then the version wanted.
-fn hops(entry: &WantedComponent, via: &[usize], name: &str, is: &str) -> Option<Vec<PlannedUpdate>> {
-    let mut from = is.to_owned();
-    let mut hop = |to: &str, image: &Image, activation: Option<Activation>| PlannedUpdate {
-        class: entry.class,
-        matches: entry.matches.clone(),
-        name: name.to_owned(),
-        from: std::mem::replace(&mut from, to.to_owned()),
-        to: to.to_owned(),
-        image: image.clone(),
-        activation: activation.unwrap_or(Activation::of_class(entry.class)),
-    };
-    let mut hops = Vec::with_capacity(via.len() + 1);
-    for at in via {
-        let stone = entry.via.get(*at)?;
-        hops.push(hop(&stone.version, &stone.image, stone.activation));
+fn updates(entry: &WantedComponent, via: &[usize], name: &str, is: &str) -> Option<Vec<PlannedUpdate>> {
+    let mut updates = Vec::with_capacity(via.len() + 1);
+    let mut from = is;
+    for hop in path::hops(entry, via) {
+        updates.push(PlannedUpdate {
+            class: entry.class,
+            matches: entry.matches.clone(),
+            name: name.to_owned(),
+            from: from.to_owned(),
+            to: hop.version.to_owned(),
+            image: hop.image?.clone(),
+            activation: hop.activation,
+        });
+        from = hop.version;
     }
-    hops.push(hop(&entry.version, entry.image.as_ref()?, entry.activation));
-    Some(hops)
+    Some(updates)
 }
 
 impl PoolSummary {

@@ -396,16 +396,10 @@ async fn look_after(
     name: &str,
     status: &OperationStatus,
 ) -> Option<Box<Seen>> {
-    let silent = [
-        Reason::WrongMachine,
-        Reason::CertificateChanged,
-        Reason::CertificateUntrusted,
-        Reason::Unreachable,
-        Reason::AuthenticationFailed,
-        Reason::BmcLost,
-        Reason::Panicked,
-    ];
-    if silent.iter().any(|reason| reason.as_str() == status.reason) {
+    if Reason::SILENT
+        .iter()
+        .any(|reason| reason.as_str() == status.reason)
+    {
         return None;
     }
     let device = context.stores.devices.get(name)?;

@@ -14,8 +14,7 @@ use kiban_api::{
     baseline, labels, operation::PlannedUpdate, shared,
 };
 use kiban_core::{
-    Plan,
-    facts::{self, OperationFacts, Outcome},
+    Plan, facts,
     plan::{Adoption, NewOperation, RolloutState, Withdrawal},
     waiting::WaitingOn,
     world::DeviceId,
@@ -348,7 +347,7 @@ async fn create(
                 planner
                     .keeper
                     .world
-                    .upsert_operation(counted(wanted, planner.tenure.epoch));
+                    .upsert_operation(wanted.pending(planner.tenure.epoch));
                 live::<Operation>(&context, &wanted.device).await;
             }
             Some(Err(error)) => {
@@ -357,7 +356,7 @@ async fn create(
                     planner
                         .keeper
                         .world
-                        .upsert_operation(counted(wanted, planner.tenure.epoch));
+                        .upsert_operation(wanted.pending(planner.tenure.epoch));
                     planner.written.uncertain.insert(wanted.device.clone(), sent);
                 }
             }
@@ -373,19 +372,6 @@ fn may_have_happened(error: &WriteError) -> bool {
             kube::Error::Api(status) => status.code >= 500,
             _ => true,
         },
-    }
-}
-
-fn counted(wanted: &NewOperation, epoch: i64) -> OperationFacts {
-    OperationFacts {
-        device: wanted.device.clone(),
-        id: wanted.id.clone(),
-        campaign: wanted.campaign.clone(),
-        pool: wanted.pool.clone(),
-        revision: wanted.revision.clone(),
-        wave: wanted.wave,
-        epoch,
-        outcome: Outcome::Pending,
     }
 }
 
@@ -615,7 +601,7 @@ mod tests {
             object.labels().get(labels::ROLLOUT_LABEL).map(String::as_str),
             Some("web-r650")
         );
-        assert_eq!(kiban_api::convert::operation(&object), counted(&wanted, 7));
+        assert_eq!(kiban_api::convert::operation(&object), wanted.pending(7));
     }
 
     #[test]

@@ -275,16 +275,9 @@ impl Task {
     /// Begins to write a finished operation's outcome into its device's status.
     fn tell(&mut self, now: i64) -> Turn {
         let (spec, status) = (&self.operation.spec, &self.operation.status);
-        let silent = [
-            Reason::WrongMachine,
-            Reason::CertificateChanged,
-            Reason::CertificateUntrusted,
-            Reason::Unreachable,
-            Reason::AuthenticationFailed,
-            Reason::BmcLost,
-            Reason::Panicked,
-        ];
-        let unreachable = status.reason.is_some_and(|reason| silent.contains(&reason));
+        let unreachable = status
+            .reason
+            .is_some_and(|reason| Reason::SILENT.contains(&reason));
         let held = status.outcome == Outcome::Held;
         let ending = Box::new(Ending {
             last: LastOperationFacts {

@@ -352,7 +352,7 @@ impl Sim {
                 }
             }
             (Write::Create(wanted), Reply::Conflict) => {
-                let counted = counted(&wanted, there.epoch().unwrap_or(0));
+                let counted = wanted.pending(there.epoch().unwrap_or(0));
                 there.count(counted);
                 there.planner.queue.push_front(Write::Look(wanted.device));
             }
@@ -362,7 +362,7 @@ impl Sim {
                     may_have_happened: true,
                 },
             ) => {
-                let counted = counted(&wanted, there.epoch().unwrap_or(0));
+                let counted = wanted.pending(there.epoch().unwrap_or(0));
                 there.count(counted);
                 there.planner.uncertain.insert(wanted.device, now);
             }
@@ -524,18 +524,5 @@ impl Process {
                 name: name.clone(),
             }),
         }
-    }
-}
-
-fn counted(wanted: &NewOperation, epoch: i64) -> OperationFacts {
-    OperationFacts {
-        device: wanted.device.clone(),
-        id: wanted.id.clone(),
-        campaign: wanted.campaign.clone(),
-        pool: wanted.pool.clone(),
-        revision: wanted.revision.clone(),
-        wave: wanted.wave,
-        epoch,
-        outcome: Outcome::Pending,
     }
 }
